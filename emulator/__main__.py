@@ -23,7 +23,6 @@ _COMMANDS = {
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run one command; the exit status is 1 when it could not be done, and for ``status`` when nothing runs."""
     parser = argparse.ArgumentParser(prog="python -m emulator", description=__doc__)
     commands = parser.add_subparsers(dest="command", required=True)
     for name, help_text in _COMMANDS.items():

@@ -25,7 +25,6 @@ class Tables:
 
 
 def key(*parts: str) -> str:
-    """Give the name of a record."""
     return _SEPARATOR.join(parts)
 
 
@@ -35,7 +34,6 @@ def target_key(members: Payload, region: str = "") -> str:
 
 
 def alarm_names(policy: Record) -> list[str]:
-    """Give the names of the alarms that were made for a policy."""
     return [alarm["AlarmName"] for alarm in policy.get("Alarms", [])]
 
 

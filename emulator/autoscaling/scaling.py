@@ -65,13 +65,11 @@ class Scaling:
         self._thread.start()
 
     def stop(self) -> None:
-        """Begin nothing any more."""
         self._work.put(None)
         if self._thread.is_alive():
             self._thread.join()
 
     def do(self, work: Callable[[], None]) -> None:
-        """Have the thread do something."""
         self._work.put(work)
 
     def step(self, timeout: float | None = 0.0) -> bool:
@@ -94,7 +92,6 @@ class Scaling:
             pass
 
     def _alarm(self, action: str, region: str, alarm: Payload, state: str, values: Sequence[float]) -> None:
-        """Do what a policy says of an alarm."""
         arn = action.partition(":createdBy/")[0]
         policy = next((p for p in self._tables.policies.list(key(region, "")) if p["PolicyARN"] == arn), None)
         target = self._tables.targets.get(target_key(policy)) if policy else None
@@ -144,7 +141,6 @@ class Scaling:
             self._set(target, current, capacity, f"{which} capacity was set to {capacity}")
 
     def schedule(self, action: Record) -> None:
-        """Note when a scheduled action runs next."""
         date = next_date(action, self._clock.date(self._now()))
         action["Due"] = math.inf if date is None else self._clock.when(date)
         self._tables.actions.put(key(target_key(action), action["ScheduledActionName"]), action)
@@ -160,7 +156,6 @@ class Scaling:
                 self._run_action(action)
 
     def _run_action(self, action: Record) -> None:
-        """Change the bounds of a target as a scheduled action says."""
         name, bounds = target_key(action), action["ScalableTargetAction"]
         with self._store.transaction():
             target = self._tables.targets.get(name)
@@ -201,7 +196,6 @@ class Scaling:
             self._change_state(activity, lambda state: state.started(current, capacity, self._now()))
 
     def _follow(self) -> None:
-        """See what has become of the changes under way."""
         for activity in list(self._unfinished.values()):
             means, service = self._capacities[activity["ScalableDimension"]], activity["ServiceNamespace"]
             wanted, settled = means.read(activity["Region"], _parts(activity)) or (None, True)
@@ -222,7 +216,6 @@ class Scaling:
             self._change_state(activity, lambda state: state.ended(self._now(), length))
 
     def _note(self, target: Record, description: str, cause: str, status: str, **more: Any) -> Record:
-        """Begin an activity."""
         activity = {
             **{member: target[member] for member in ("Region", *TARGET_MEMBERS)},
             **{"ActivityId": str(uuid.uuid4()), "Description": description, "Cause": cause},
@@ -240,7 +233,6 @@ class Scaling:
             self._unfinished[identity] = activity
 
     def _change_state(self, activity: Record, change: Callable[[ScalingState], None]) -> None:
-        """Change what a target remembers for cooldowns."""
         name = target_key(activity)
         with self._store.transaction():
             if target := self._tables.targets.get(name):

@@ -48,11 +48,9 @@ class ApplicationAutoScaling(Service):
             self._handlers[f"Describe{members}"] = functools.partial(self._list, table, members, name, arn)
 
     def start(self) -> None:
-        """Begin to scale, once the other services answer."""
         self.scaling.start()
 
     def stop(self) -> None:
-        """Leave everything as it is and keep every record."""
         self._store.give_up()
         self.scaling.stop()
         self._store.close()
@@ -241,7 +239,6 @@ def _new_target(request: Payload, caller: Caller) -> Record:
 
 
 def _created(kind: str, name_member: str, request: Payload, caller: Caller) -> Record:
-    """What a new policy or action has beside its request."""
     name = f"{name_member[0].lower()}{name_member[1:]}/{request[name_member]}"
     resource = f"{request['ServiceNamespace']}/{request['ResourceId']}:{name}"
     arn = f"arn:aws:autoscaling:{caller.region}:{caller.account}:{kind}:{uuid.uuid4()}:resource/{resource}"

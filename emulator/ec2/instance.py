@@ -57,7 +57,6 @@ class LaunchedInstance:
     entries: Mapping[str, str] = field(default_factory=dict)  # more of the metadata
 
     def metadata(self) -> Mapping[str, str]:
-        """The entries of the metadata service."""
         tags = self.tags() if self.tags is not None else {}
         return {
             "instance-id": self.instance_id,
@@ -127,7 +126,6 @@ class InstanceRun:
         self._thread = threading.Thread(target=self._run, name=instance.instance_id, daemon=True)
 
     def start(self) -> None:
-        """Begin in the background."""
         self._thread.start()
 
     def stop(self) -> None:
@@ -135,7 +133,6 @@ class InstanceRun:
         self._stop.set()
 
     def join(self, timeout: float) -> None:
-        """Wait for the end."""
         self._thread.join(timeout)
 
     @property

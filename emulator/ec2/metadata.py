@@ -72,7 +72,6 @@ class MetadataService:
         return f"http://127.0.0.1:{self._server.server_port}{self._secret}"
 
     def close(self) -> None:
-        """Answer no more."""
         self._server.shutdown()
         self._server.server_close()
 

@@ -52,7 +52,6 @@ class Instances:
         self._lock = threading.Lock()
 
     def install(self) -> None:
-        """Stand before MiniStack's EC2."""
         around_service("ec2", self._handle)
 
     def start(self) -> None:
@@ -65,7 +64,6 @@ class Instances:
         remove_leftovers(self._host)
 
     def stop(self) -> None:
-        """End everything that runs."""
         with self._lock:
             runs = list(self._runs.values())
         for run in runs:

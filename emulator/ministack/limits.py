@@ -80,7 +80,6 @@ class _Concurrency:
         return self._limit - sum(taken)
 
     def _reservation(self, name: str, request: Any) -> str | None:
-        """Say why a function may not reserve so much."""
         from ministack.services import lambda_svc
 
         if (reserved := request.get("ReservedConcurrentExecutions")) is None:
@@ -96,7 +95,6 @@ class _Concurrency:
         return None
 
     def _provisioning(self, name: str, qualifier: str, request: Any) -> str | None:
-        """Say why a version or an alias of a function may not have so many instances kept warm."""
         from ministack.services import lambda_svc
 
         function = lambda_svc._functions.get(name) or {}
@@ -156,7 +154,6 @@ def _fail(reason: str | None) -> None:
 
 
 def _start_build(quotas: Quotas, inner: Callable[[Any], Response], request: Any) -> Response:
-    """Refuse a build for which the account has no machine."""
     from ministack.core.responses import error_response_json
     from ministack.services import codebuild
 

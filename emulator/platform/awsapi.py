@@ -79,7 +79,6 @@ class Service:
 
     @property
     def model(self) -> ServiceModel:
-        """botocore's description of the service."""
         return service_model(self.name)
 
     def call(self, operation: str, payload: Payload, caller: Caller) -> Payload:
@@ -121,7 +120,6 @@ class Service:
 
 @cache
 def service_model(name: str) -> ServiceModel:
-    """botocore's description of a service."""
     return ServiceModel(Loader().load_service_model(name, "service-2"), name)
 
 
@@ -132,7 +130,6 @@ def signed_region(headers: Mapping[str, str]) -> str:
 
 
 def _parse(method: str, headers: Mapping[str, str], body: bytes) -> tuple[str, Payload]:
-    """Read the operation and the payload of a request."""
     _, _, operation = headers.get("x-amz-target", "").partition(".")
     if method != "POST" or not operation:
         raise ServiceError("UnknownOperationException", "Send a POST with the header X-Amz-Target: Service.Operation.")

@@ -54,7 +54,6 @@ class Store:
             self._connection.execute(statement)
 
     def table(self, service: str, kind: str) -> Table:
-        """Give access to the records of one kind."""
         return Table(self, service, kind)
 
     @contextmanager
@@ -109,14 +108,11 @@ class Store:
         self._given_up.set()
 
     def close(self) -> None:
-        """Close the file; the store cannot be used any more."""
         with self._lock:
             self._connection.close()
 
 
 class Table:
-    """The records of one kind, by name."""
-
     def __init__(self, store: Store, service: str, kind: str) -> None:
         self._store = store
         self._key = (service, kind)
@@ -126,16 +122,13 @@ class Table:
         return json.loads(rows[0][0]) if rows else None
 
     def put(self, name: str, record: Record) -> None:
-        """Write or replace a record."""
         row = (*self._key, name, json.dumps(record))
         self._store.execute("INSERT OR REPLACE INTO records VALUES (?, ?, ?, ?)", row)
 
     def delete(self, name: str) -> None:
-        """Remove a record, if there is one."""
         self._store.execute(f"DELETE {_OF_KIND} AND name = ?", (*self._key, name))
 
     def delete_all(self, prefix: str) -> None:
-        """Remove every record whose name begins with `prefix`."""
         self._store.execute(f"DELETE {_OF_KIND} {_BEGINS}", (*self._key, prefix, prefix))
 
     def list(self, prefix: str = "") -> list[Record]:

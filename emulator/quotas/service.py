@@ -74,7 +74,6 @@ class Quotas:
                 raise QuotaError(f'The quota "{name}" must be {least} or more, not {value}.')
 
     def of(self, service: str) -> list[Quota]:
-        """The quotas of a service, by its code."""
         return [quota for quota in self._quotas.values() if quota.service == service]
 
     def limit(self, name: str) -> int:
@@ -88,7 +87,6 @@ def instances(instance_type: str, purpose: str) -> str:
 
 
 def builds(machine: str, size: str) -> str:
-    """Name a quota of CodeBuild."""
     return f"Concurrently running builds for {machine}/{size} environment"
 
 

@@ -80,14 +80,12 @@ class SageMaker(Service):
             jobs.interrupt()
 
     def stop(self) -> None:
-        """End every process and keep every record."""
         self._store.give_up()
         for controller in reversed(self._lives):
             controller.stop()
         self._store.close()
 
     def resource_arns(self, operation: str, payload: Payload, caller: Caller) -> list[str]:
-        """The resources that IAM has to allow this call on."""
         if "ResourceArn" in payload:
             return [payload["ResourceArn"]]
         if operation == "CreateModelPackage" and (group := payload.get(MODEL_PACKAGE_GROUP.name_member)):

@@ -35,7 +35,6 @@ class ArtifactError(Exception):
 
 
 def parse_s3_url(url: str) -> tuple[str, str]:
-    """Split a location into bucket and key."""
     scheme, _, rest = url.partition("://")
     bucket, _, key = rest.partition("/")
     if scheme != "s3" or not bucket:
@@ -44,7 +43,6 @@ def parse_s3_url(url: str) -> tuple[str, str]:
 
 
 def check_location(url: str) -> None:
-    """Refuse a request that names what is no location in S3."""
     try:
         parse_s3_url(url)
     except ArtifactError as error:
@@ -60,7 +58,6 @@ def reason(error: Exception) -> str:
 
 
 def read(s3: Any, bucket: str, key: str, max_bytes: int | None = None) -> bytes:
-    """Read one object, or its first `max_bytes`."""
     try:
         content: bytes = s3.get_object(Bucket=bucket, Key=key)["Body"].read(max_bytes)
     except (ClientError, BotoCoreError) as error:

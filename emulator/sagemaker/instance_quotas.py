@@ -112,7 +112,6 @@ class InstanceQuotas:
         return Resources(self._store, kind).get(kind.arn(caller, request[kind.name_member])) or {}
 
     def _fleet(self, request: Payload, caller: Caller) -> list[Payload]:
-        """The variants of the endpoint that a request names."""
         variants: list[Payload] = self._record(ENDPOINT, request, caller).get("Fleet", {}).get("Variants", [])
         return variants
 

@@ -54,12 +54,10 @@ class LogStream:
                 self._waiting.popleft()
 
     def tail(self) -> str:
-        """The last lines."""
         with self._lock:
             return "\n".join(self._tail)
 
     def close(self, timeout: float = 5.0) -> None:
-        """Send what is waiting and stop."""
         self._closed.set()
         self._shipper.join(timeout)
 

@@ -11,8 +11,6 @@ from emulator.sagemaker.resources import ENDPOINT_CONFIG, MODEL, Resources
 
 
 class Models:
-    """Create and delete models and endpoint configurations."""
-
     def __init__(self, store: Store) -> None:
         self._models = Resources(store, MODEL)
         self._configs = Resources(store, ENDPOINT_CONFIG)

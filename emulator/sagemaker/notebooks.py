@@ -16,8 +16,6 @@ _DEFAULTS = {"DirectInternetAccess": "Enabled", "RootAccess": "Enabled", "Volume
 
 
 class NotebookInstances:
-    """Create, Start, Stop, Update and DeleteNotebookInstance."""
-
     def __init__(self, store: Store) -> None:
         self._notebooks = Resources(store, NOTEBOOK_INSTANCE)
         self._lifecycle_configs = Resources(store, LIFECYCLE_CONFIG)
@@ -56,7 +54,6 @@ class NotebookInstances:
         self._notebooks.delete(self._require_status(request, caller, _AT_REST, "Deleting"))
 
     def _members(self, request: Payload, caller: Caller) -> Payload:
-        """What a request says, under the names that answers have."""
         if "LifecycleConfigName" in request:
             self._lifecycle_configs.require(caller, request["LifecycleConfigName"])
         return {_RENAMED.get(name, name): value for name, value in request.items()}
@@ -77,8 +74,6 @@ class NotebookInstances:
 
 
 class LifecycleConfigs:
-    """Create, Update and DeleteNotebookInstanceLifecycleConfig."""
-
     def __init__(self, store: Store) -> None:
         self._configs = Resources(store, LIFECYCLE_CONFIG)
         self._notebooks = Resources(store, NOTEBOOK_INSTANCE)

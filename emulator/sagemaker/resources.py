@@ -155,15 +155,12 @@ class Resources:
         return self._table.list(arn_prefix)
 
     def describe(self, request: Payload, caller: Caller) -> Payload:
-        """Answer the kind's Describe operation."""
         return self.show(self.require(caller, request[self.kind.name_member]))
 
     def show(self, record: Record) -> Payload:
-        """What the kind's Describe operation shows of a record."""
         return project(record, _output(f"Describe{self.kind.member}"))
 
     def list_page(self, request: Payload, caller: Caller) -> Payload:
-        """Answer the kind's List operation: filters, order, pages."""
         members: dict[str, Any] = _output(f"List{self.kind.member}s").members
         list_member, shape = next((name, s) for name, s in members.items() if isinstance(s, ListShape))
         records = list(filter(self._filter(request), self._table.list(self.kind.arn(caller, ""))))
@@ -199,7 +196,6 @@ _FILTERS: dict[str, Callable[[Kind, Record, Any], bool]] = {
 
 
 def project(record: Record, shape: Any) -> Payload:
-    """The members of a record that an output shape has."""
     return {name: record[name] for name in shape.members if name in record}
 
 

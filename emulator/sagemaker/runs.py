@@ -69,7 +69,6 @@ class Run(ABC):
         """Leave nothing behind of the work, however it ended."""
 
     def _write_end(self, record: Record, status: str, reason: str | None) -> None:
-        """Write the end of the job into its record."""
         kind = self._jobs.kind
         record.update({kind.status_member: status, f"{kind.member.removesuffix('Job')}EndTime": time.time()})
         if reason is not None:
@@ -114,7 +113,6 @@ class Jobs(ABC):
         self._ending = False
 
     def stop_job(self, request: Payload, caller: Caller) -> None:
-        """Answer the kind's Stop operation."""
         self.request_stop(self._jobs.require(caller, request[self.kind.name_member])[self.kind.arn_member])
 
     def request_stop(self, arn: str) -> None:

@@ -93,7 +93,6 @@ def recover(sagemaker: Service) -> None:
 
 
 async def _end(sagemaker: Service, name: str, stack: Stack) -> None:
-    """Do what is left to do for a stack."""
     from ministack.core.concurrency import run_reentrant
     from ministack.services.cloudformation import stacks
 
@@ -174,7 +173,6 @@ def _delete_unrecorded(sagemaker: Service, stack_id: str, *recorded: Records) ->
 
 
 def _arns(sagemaker: Service, kind: str) -> Iterator[str]:
-    """Every resource of a kind."""
     request: Payload | None = {}
     while request is not None:
         page = sagemaker.call(f"List{kind}s", request, caller())

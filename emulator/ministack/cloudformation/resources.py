@@ -52,7 +52,6 @@ class ResourceType:
             raise self.failure(error) from None
 
     def remove(self, operation: str, request: Payload) -> None:
-        """Make a request that deletes; what it names may be gone already."""
         try:
             self.service.call(operation, request, caller())
         except ServiceError as error:
@@ -283,7 +282,6 @@ def tag_changes(old: dict[str, str], new: dict[str, str]) -> tuple[list[str], di
 
 
 def tag_map(properties: Payload) -> dict[str, str]:
-    """The tags of a template, by key."""
     return {tag["Key"]: str(tag["Value"]) for tag in properties.get("Tags") or []}
 
 
@@ -295,5 +293,4 @@ def generated_name(stack_name: str, logical_id: str) -> str:
 
 
 def handler_message(reason: str, code: str = "GeneralServiceException") -> str:
-    """How CloudFormation words the failure of a resource."""
     return f'Resource handler returned message: "{reason}" (HandlerErrorCode: {code})'

@@ -60,7 +60,6 @@ def install() -> None:
 
 
 def actor() -> str:
-    """The access key with whose rights a stack acts now."""
     return _acting.get()
 
 
@@ -172,7 +171,6 @@ def _as_role(inner: Callable[[Any], Any], params: Any) -> Any:
 
 
 def _change(verbs: tuple[str, ...], properties_at: int, inner: Callable[..., Any], *arguments: Any) -> Any:
-    """Make, change or delete a resource if the actor may."""
     resource_type, properties = arguments[0], arguments[properties_at]
     unchanged = properties_at == 3 and arguments[2] == properties  # CloudFormation leaves it alone
     if _acting.get() and not unchanged:

@@ -16,7 +16,6 @@ _EMPTY = ("DELETE_COMPLETE", "REVIEW_IN_PROGRESS", "ROLLBACK_COMPLETE")
 
 
 def install() -> None:
-    """Let these rules hold."""
     from ministack.services.cloudformation import handlers, stacks
 
     create = handlers._ACTION_HANDLERS["CreateChangeSet"]
@@ -92,7 +91,6 @@ def _resolve_stack_outputs(inner: Callable[..., tuple[Any, Exports]], *args: Any
 
 
 def _importer(export: str) -> str | None:
-    """The name of a stack that imports an export."""
     from ministack.services.cloudformation import _stacks, handlers
 
     for name, stack in _stacks.items():

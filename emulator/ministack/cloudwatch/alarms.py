@@ -32,8 +32,6 @@ WORDS = {
 
 
 class Alarms:
-    """All alarms of the account."""
-
     def __init__(self, account: str, clock: Clock, metrics: Metrics) -> None:
         self._account = account
         self._clock = clock
@@ -52,7 +50,6 @@ class Alarms:
         around(cloudwatch, "_dispatch_alarm_actions", self._dispatch)
 
     def state(self, region: str, name: str) -> str | None:
-        """See `Monitoring.alarm_state`."""
         from ministack.services import cloudwatch
 
         place = (self._account, region, name)
@@ -60,7 +57,6 @@ class Alarms:
         return alarm["StateValue"] if alarm else None
 
     def on_alarm(self, prefix: str, act: AlarmAction) -> None:
-        """See `Monitoring.on_alarm`."""
         self._acts.append((prefix, act))
 
     def check(self) -> bool:
@@ -134,12 +130,10 @@ class Alarms:
 
 
 def _actions(alarm: Payload, state: str) -> list[str]:
-    """The ARNs of what an alarm sets off when it is in a state."""
     return list(alarm.get(_ACTIONS[state]) or []) if alarm.get("ActionsEnabled", True) else []
 
 
 def _note_action(alarm: Payload, arn: str, refused: str | None) -> None:
-    """Add an action to the history of an alarm."""
     from ministack.services import cloudwatch
 
     done = f"Successfully executed action {arn}"

@@ -31,8 +31,6 @@ def step(period: float) -> float:
 
 
 class Metrics:
-    """All metrics of the account."""
-
     def __init__(self, account: str, clock: Clock) -> None:
         self._account = account
         self.clock = clock

@@ -124,7 +124,6 @@ class Requests(Service):
         return {"MetricDataResults": results, "Messages": []}
 
     def _values(self, request: Payload, asked: Payload, statistic: str, caller: Caller) -> dict[float, float]:
-        """The values of a statistic in the time that a request asks for."""
         start, end = request["StartTime"], request["EndTime"]
         refuse(start >= end, "The parameter StartTime must be less than the parameter EndTime.")
         _check_period(asked["Period"], statistic)
@@ -132,7 +131,6 @@ class Requests(Service):
 
 
 def _ask(inner: Callable[..., Any], request: Payload, caller: Caller) -> Payload:
-    """Have MiniStack answer a request, or raise its error."""
     from ministack.core.responses import request_scope
 
     with request_scope(caller.account, caller.region):

@@ -30,26 +30,21 @@ class CloudWatch:
         self.on_alarm = self._alarms.on_alarm
 
     def install(self) -> None:
-        """Put ours in the place of MiniStack's."""
         self.metrics.install()
         self._alarms.install()
         self.requests.install()
 
     def put_alarm(self, region: str, alarm: Payload) -> None:
-        """See `Monitoring.put_alarm`."""
         self.requests.call("PutMetricAlarm", alarm, Caller(self._account, region))
 
     def delete_alarms(self, region: str, names: Sequence[str]) -> None:
-        """See `Monitoring.delete_alarms`."""
         self.requests.call("DeleteAlarms", {"AlarmNames": list(names)}, Caller(self._account, region))
 
     def start(self) -> None:
-        """Check alarms from now on."""
         self.metrics.evict()
         self._thread.start()
 
     def stop(self) -> None:
-        """Keep what was recorded, and check nothing any more."""
         self._stopping.set()
         if self._thread.is_alive():
             self._thread.join()

@@ -65,7 +65,6 @@ def _local_url(url: str, endpoint_url: str) -> str:
 
 
 def _reserve(name: str, attributes: Any, properties: Any) -> Any:
-    """Reserve concurrency as the template says."""
     from ministack.services import lambda_svc
 
     wanted = properties.get("ReservedConcurrentExecutions")

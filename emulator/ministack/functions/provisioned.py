@@ -102,7 +102,6 @@ class Provisioned:
         threading.Thread(target=self._keep, name="provisioned-concurrency", daemon=True).start()
 
     def stop(self) -> None:
-        """End all environments."""
         from ministack.core import lambda_runtime
 
         self._stopped = True
@@ -126,7 +125,6 @@ class Provisioned:
             return free, used + (free is not None), len(pool)
 
     def release(self, worker: Any) -> None:
-        """Take back an environment that was leased."""
         with self._lock:
             self._busy.discard(worker)
         if not _serves(worker, worker.made_of):
@@ -268,7 +266,6 @@ class Provisioned:
 
 
 def version_of(function: dict[str, Any], qualifier: str) -> str:
-    """Return the version that an alias stands for, or the version itself."""
     return str(function.get("aliases", {}).get(qualifier, {}).get("FunctionVersion", qualifier))
 
 

@@ -50,14 +50,12 @@ class AccessLogs:
         self._timer: asyncio.TimerHandle | None = None
 
     def install(self) -> None:
-        """Stand before MiniStack's S3."""
         from ministack.services import s3
 
         around(s3, "_put_bucket_logging", _put_bucket_logging)
         around_service("s3", self._handle)
 
     def stop(self) -> None:
-        """Deliver nothing any more."""
         if self._timer is not None:
             self._timer.cancel()
 

@@ -15,7 +15,6 @@ _REFUSED = ("NotificationConfiguration", "ReplicationConfiguration")
 
 
 def install() -> None:
-    """Let the type do what it does on AWS."""
     from ministack.services import s3
     from ministack.services.cloudformation import provisioners
 
@@ -78,7 +77,6 @@ def _put_logging(name: str, enabled: bytes = b"") -> None:
 
 
 def _encryption_xml(properties: Mapping[str, Any]) -> bytes:
-    """The BucketEncryption of a template as PutBucketEncryption takes it."""
     rules = []
     for rule in properties.get("ServerSideEncryptionConfiguration", []):
         default = rule.get("ServerSideEncryptionByDefault", {})

@@ -48,7 +48,6 @@ class ObjectFiles:
         self._loop: asyncio.AbstractEventLoop | None = None
 
     def install(self) -> None:
-        """Let S3 answer with files here."""
         from ministack.core import iam_evaluator
         from ministack.services import s3
 

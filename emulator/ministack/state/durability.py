@@ -116,7 +116,6 @@ class Durability:
         self._task = asyncio.create_task(self._save_in_background())
 
     def close(self) -> None:
-        """Save what is left and let go of the database."""
         if self._task is not None:
             self._task.cancel()
         self.save()

@@ -36,8 +36,6 @@ class StateError(RuntimeError):
 
 @dataclass(frozen=True)
 class Credentials:
-    """A long-lived access key."""
-
     access_key_id: str
     secret_access_key: str
 

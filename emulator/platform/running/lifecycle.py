@@ -139,7 +139,6 @@ def environment(state_dir: Path) -> dict[str, str]:
 
 
 def log_path(state_dir: Path) -> Path:
-    """Say where the server writes its log."""
     return StateDir(state_dir).log
 
 

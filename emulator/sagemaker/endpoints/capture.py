@@ -66,7 +66,6 @@ class Capture:
             self._due.set()
 
     def close(self) -> None:
-        """Upload what is waiting and stop."""
         self._closed = True
         self._due.set()
         self._thread.join(_CLOSING_SECONDS)

@@ -27,7 +27,6 @@ class Plan:
 
     @classmethod
     def of(cls, config: Payload, counts: Mapping[str, int]) -> Plan:
-        """Make the plan for a fleet that has so many instances of each variant."""
         policy = config.get("BlueGreenUpdatePolicy", {})
         routing = policy.get("TrafficRoutingConfiguration", {"Type": "ALL_AT_ONCE"})
         shares: list[float] = []
@@ -48,12 +47,10 @@ def _instances(size: Payload, count: int, times: int = 1) -> int:
 
 
 def alarm_names(config: Payload) -> tuple[str, ...]:
-    """The alarms by which a deployment is rolled back."""
     return tuple(alarm["AlarmName"] for alarm in config.get("AutoRollbackConfiguration", {}).get("Alarms", []))
 
 
 def check_alarms(host: Host, region: str, config: Payload) -> None:
-    """Refuse a DeploymentConfig whose alarms do not exist."""
     missing = [name for name in alarm_names(config) if host.monitoring.alarm_state(region, name) is None]
     refuse(missing, f"AutoRollbackConfiguration names alarms that do not exist: {', '.join(missing)}.")
 

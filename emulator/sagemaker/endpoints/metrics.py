@@ -37,7 +37,6 @@ class Publisher:
         self._taking = threading.Lock()
 
     def publish(self, fleets: Collection[Fleet]) -> None:
-        """Publish what has been measured since the last time."""
         for fleet in fleets:
             self.invocations(fleet)
         now, (answered, self._answered), cpu = time.monotonic(), (self._answered, {}), self._cpu
@@ -57,7 +56,6 @@ class Publisher:
                     self._usage(fleet, dimensions, instance, cpu.get(instance))
 
     def invocations(self, fleet: Fleet) -> None:
-        """Publish what the invocations of a fleet were like."""
         with self._taking:  # a fleet that ends is asked a last time, beside the regular ones
             for variant in fleet.variants.values():
                 if taken := [variant.invocations.popleft() for _ in range(len(variant.invocations))]:

@@ -231,8 +231,6 @@ class Endpoints:
         fleet.remove()
 
     def _settle(self, arn: str, deployed: Payload | None = None, failure: str | None = None) -> None:
-        """Record the outcome of a roll-out."""
-
         def change(record: Record) -> None:
             record.pop("NextFleet", None)
             record.pop("Deployment", None)
@@ -308,7 +306,6 @@ class Endpoints:
         return specs.of_config(config, models)
 
     def _change(self, request: Payload, caller: Caller, change: Callable[[Record], None]) -> str:
-        """Change the record of the endpoint that a request names; its ARN."""
         arn: str = self._endpoints.require(caller, request["EndpointName"])["EndpointArn"]
         self._endpoints.change(arn, change)
         return arn
@@ -328,7 +325,6 @@ def _key(record: Record) -> tuple[str, str]:
 
 
 def _launching() -> Payload:
-    """How far the deployment of a fleet is at its beginning."""
     return {"StartTime": time.time(), "Step": 0}
 
 

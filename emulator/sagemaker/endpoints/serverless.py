@@ -55,7 +55,6 @@ def check_config(request: Payload, models: Iterable[Payload]) -> None:
 
 
 def make_variant(host: Host, region: str, spec: Payload, directory: Path, title: str, log_group: str) -> Variant:
-    """Make the variant of a fleet's record, of the kind that it is."""
     kind = ServerlessVariant if "ServerlessConfig" in spec["Variant"] else Variant
     return kind(host, region, spec, directory, title, log_group)
 

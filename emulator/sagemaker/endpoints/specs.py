@@ -78,7 +78,6 @@ def with_desired(spec: Payload, desired: list[Payload]) -> Payload:
 
 
 def summary(spec: Payload, fleet: Fleet | None) -> Payload:
-    """A variant as DescribeEndpoint shows it."""
     live = fleet.variants.get(spec["VariantName"]) if fleet is not None else None
     model, image = spec["Model"], spec["Model"]["PrimaryContainer"]["Image"]
     capacity: Payload = {
@@ -97,7 +96,6 @@ def summary(spec: Payload, fleet: Fleet | None) -> Payload:
 
 
 def capture_summary(capture: Payload) -> Payload:
-    """A DataCaptureConfig as DescribeEndpoint shows it."""
     on = capture.get("EnableCapture", True)
     return {
         "EnableCapture": on,

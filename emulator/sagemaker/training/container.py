@@ -75,11 +75,9 @@ class TrainingContainer:
 
     @property
     def checkpoints(self) -> Path:
-        """The folder that is kept the same as the job's checkpoint location."""
         return Path(self.reroot(self._job.get("CheckpointConfig", {}).get("LocalPath", f"{OPT_ML}/checkpoints")))
 
     def make_folders(self) -> None:
-        """Make the folders and the files under ``input/config``."""
         for parts in (("input", "config"), ("input", "data"), ("model",), ("output", "data"), ("code",)):
             self.path(*parts).mkdir(parents=True, exist_ok=True)
         self.checkpoints.mkdir(parents=True, exist_ok=True)
@@ -114,7 +112,6 @@ class TrainingContainer:
         return config
 
     def environment(self, temporary: Path, credentials: Mapping[str, str]) -> dict[str, str]:
-        """Every variable of the program."""
         given = {name: self.reroot(value) for name, value in (self._job.get("Environment") or {}).items()}
         # What a program cannot find out here as in a container: names of hosts, a mount, its share of CPUs.
         stand_ins = {"SM_CHECKPOINT_DIR": self.checkpoints, "SM_NUM_CPUS": self._cluster.cpus_each}
@@ -195,7 +192,6 @@ class TrainingContainer:
         return [*command, *algorithm.get("ContainerArguments", [])] if command else []
 
     def command(self) -> list[str]:
-        """What to run in the folder ``code``."""
         if self.entry_point:
             return [self.reroot(part) for part in self.entry_point]
         program = self.toolkit_parameter("program")
@@ -267,7 +263,6 @@ def _argument(value: Any) -> str:
 
 
 def _text(value: Any) -> str:
-    """A value as the toolkit writes it into a variable."""
     if value is None:
         return ""
     if isinstance(value, Path):

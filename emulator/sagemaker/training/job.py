@@ -39,8 +39,6 @@ _DEFAULT_MAX_RUNTIME_SECONDS = 86_400
 
 
 class TrainingRun(Run):
-    """The work of one training job."""
-
     def __init__(self, jobs: Resources, job: Record, host: Host, store: Store) -> None:
         super().__init__(jobs, job)
         self._host = host
@@ -129,7 +127,6 @@ class TrainingRun(Run):
             raise JobStopped("Stopped")
 
     def _report(self, channel: str, done: int, total: int) -> None:
-        """Say in the record how far a channel's download is."""
         message = f"Downloading input data: channel {channel}, {done:,} of {total:,} objects"
         self._change(lambda record: record["SecondaryStatusTransitions"][-1].update(StatusMessage=message))
 
@@ -202,7 +199,6 @@ class TrainingRun(Run):
             self._stop_requested.wait(_POLL_SECONDS)
 
     def _terminate(self, processes: Sequence[subprocess.Popen[bytes]], end: str) -> list[int]:
-        """End what still runs; the exit statuses as they were before that."""
         processes = list(processes)
         statuses = [process.poll() or 0 for process in processes]
         grace = self._host.stop_grace_seconds
@@ -282,7 +278,6 @@ class TrainingLimits:
 
 
 def add_transition(record: Record, status: str, message: str, **members: Any) -> None:
-    """Move a job's record to a secondary status."""
     now = time.time()
     transitions = record.setdefault("SecondaryStatusTransitions", [])
     if transitions:

@@ -48,7 +48,6 @@ class JobMetrics:
         self._lock = threading.Lock()
 
     def take(self, line: str) -> None:
-        """Find the values in one line."""
         now = time.time()
         for name, expression in self._metrics:
             match = expression.search(line)
@@ -70,7 +69,6 @@ class JobMetrics:
                 self._points = []
 
     def rewind(self, moment: float) -> None:
-        """Forget what was printed after a moment."""
         with self._store.transaction():
             kept = [point for point in read_points(self._store, self._arn) if point.moment <= moment]
             self._store.table(*_TABLE).delete_all(f"{self._arn}/")

@@ -32,7 +32,6 @@ class TrainingJobs(Jobs):
         return {"TrainingJobArn": self.launch(request, caller)["TrainingJobArn"]}
 
     def launch(self, request: Payload, caller: Caller, **members: Any) -> Record:
-        """Check a request of CreateTrainingJob and begin the job; `members` are added to its record."""
         check_request(request)
         starting: Record = {"TrainingJobStatus": "InProgress"}
         add_transition(starting, "Starting", STARTING)

@@ -12,7 +12,6 @@ from torch.distributed import TCPStore, run
 
 
 def main() -> None:
-    """Run torchrun with the arguments of this process."""
     loopback = next(name for _, name in socket.if_nameindex() if name.startswith("lo"))
     os.environ.setdefault("GLOO_SOCKET_IFNAME", loopback)
     options, store = run.parse_args(sys.argv[1:]), None

@@ -69,7 +69,6 @@ def download_source(s3: Any, containers: Sequence[TrainingContainer], archive: P
 
 
 def _output_location(job: Payload) -> tuple[str, str]:
-    """Bucket and prefix of the outputs."""
     bucket, prefix = artifacts.parse_s3_url(job["OutputDataConfig"]["S3OutputPath"])
     return bucket, "/".join(filter(None, (prefix.strip("/"), job["TrainingJobName"], "output")))
 

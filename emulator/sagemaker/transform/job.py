@@ -141,7 +141,6 @@ class TransformRun(Run):
         return "Completed"
 
     async def _transform(self, s3: Any, inputs: list[InputObject]) -> None:
-        """Transform all objects, spread over the instances by their order."""
         instances = self._servers.instances
         concurrency = self._job.get("MaxConcurrentTransforms") or 1
         shares = [iter(inputs[number :: len(instances)]) for number in range(len(instances))]

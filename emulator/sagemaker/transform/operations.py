@@ -16,8 +16,6 @@ _MAX_PAYLOAD_MB = 100
 
 
 class TransformJobs(Jobs):
-    """CreateTransformJob."""
-
     def __init__(self, host: Host, store: Store) -> None:
         super().__init__(store, TRANSFORM_JOB, "transform")
         self._host = host

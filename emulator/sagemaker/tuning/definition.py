@@ -57,7 +57,6 @@ class TuningDefinition:
 
     @property
     def minimize(self) -> bool:
-        """Whether a smaller objective is the better one."""
         return bool(self.objective["Type"] == "Minimize")
 
     def search(self, seed_name: str, observed: Sequence[Trial], suggested: Sequence[Mapping[str, str]]) -> Search:
@@ -85,7 +84,6 @@ class TuningDefinition:
         return {"TrainingJobName": name, **request, "HyperParameters": {**self.static, **values, **objective}}
 
     def check_training(self) -> None:
-        """Refuse a definition whose training jobs would be refused."""
         check_request(self.training_request(self._request["HyperParameterTuningJobName"], 1, {}))
 
     def objective_value(self, job: Record) -> float | None:
@@ -107,14 +105,12 @@ class TuningDefinition:
         return Trial(job["TrainingJobName"], job["TunedHyperParameters"], self.objective_value(job), ended, values)
 
     def summary(self, job: Record) -> Payload:
-        """A training job as ListTrainingJobsForHyperParameterTuningJob shows it."""
         answer = {member: job[member] for member in _SHOWN if member in job}
         if (value := self.objective_value(job)) is not None:
             answer["FinalHyperParameterTuningJobObjectiveMetric"] = {**self.objective, "Value": value}
         return {**answer, "ObjectiveStatus": self._objective_status(job)}
 
     def counters(self, jobs: Sequence[Record]) -> Payload:
-        """TrainingJobStatusCounters and ObjectiveStatusCounters."""
         statuses = Counter(job["TrainingJobStatus"] for job in jobs)
         objectives = Counter(self._objective_status(job) for job in jobs)
         return {
@@ -134,7 +130,6 @@ class TuningDefinition:
         return "Failed" if self.objective_value(job) is None else "Succeeded"
 
     def check_parent(self, parent: Record, kind: str) -> None:
-        """Refuse a parent of a warm start that SageMaker refuses."""
         name, earlier = parent["HyperParameterTuningJobName"], TuningDefinition(parent)
         running = parent["HyperParameterTuningJobStatus"] in RUNNING
         refuse(running, f"The parent tuning job {name} has not ended yet.")
@@ -218,7 +213,6 @@ class TuningDefinition:
             refuse("StrategyConfig" in self._config, "StrategyConfig is only valid with the strategy Hyperband.")
 
     def _resources(self) -> tuple[int, int]:
-        """Hyperband's MinResource and MaxResource, in epochs."""
         given = self._config.get("StrategyConfig", {}).get("HyperbandStrategyConfig", {})
         refuse("MaxResource" not in given, "Hyperband needs a MaxResource in its HyperbandStrategyConfig.")
         least, most = given.get("MinResource", 1), given["MaxResource"]

@@ -116,7 +116,6 @@ class TuningRun(Run):
         return self._training_jobs.launched_by(self._arn)
 
     def _end(self, jobs: Sequence[Record]) -> None:
-        """Stop those of the jobs that run."""
         for job in jobs:
             if job["TrainingJobStatus"] != "InProgress":
                 continue

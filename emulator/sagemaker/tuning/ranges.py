@@ -31,7 +31,6 @@ def load_optuna() -> ModuleType:
 
 
 def read_ranges(ranges: Payload) -> Ranges:
-    """The ranges of a request, checked."""
     refuse(ranges.get("AutoParameters"), "The local AWS has no AutoParameters: give every range.")
     kinds = {"ContinuousParameterRanges": float, "IntegerParameterRanges": int}
     found = [

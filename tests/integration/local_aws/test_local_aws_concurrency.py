@@ -164,6 +164,8 @@ def test_an_alias_is_scaled_by_its_use_and_by_the_clock(aws: LocalAws) -> None:
     action = {"ScheduledActionName": "off", "Schedule": "rate(1 minute)", "ScalableTargetAction": off}
     scaling.put_scheduled_action(**target, **action)
     wait_until(lambda: not configs(aws))
+    told = scaling.describe_scaling_activities(ServiceNamespace="lambda")["ScalingActivities"]
+    assert (told[-1]["Description"], told[-1]["StatusCode"]) == ("Setting desired concurrency to 2.", "Successful")
     scaling.deregister_scalable_target(**target)
 
 

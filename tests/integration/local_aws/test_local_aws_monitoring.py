@@ -85,31 +85,3 @@ def test_a_rule_calls_the_function_that_allows_it_and_no_other(aws: LocalAws) ->
     wait_until(lambda: aws.logs.describe_log_groups(logGroupNamePrefix=group)["logGroups"])
     lines = wait_until(lambda: aws.logs.filter_log_events(logGroupName=group, filterPattern="called")["events"])
     assert {line["message"].strip() for line in lines} == {"called by allowed"}
-
-
-def test_provisioned_concurrency_scales_with_its_use(aws: LocalAws) -> None:
-    aws.function("busy", "def handler(event, context):\n    pass\n")
-    version = aws.lambda_.publish_version(FunctionName="busy")["Version"]
-    aws.lambda_.create_alias(FunctionName="busy", Name="live", FunctionVersion=version)
-    scaling = aws.client("application-autoscaling")
-    target = {"ServiceNamespace": "lambda", "ScalableDimension": "lambda:function:ProvisionedConcurrency"}
-    target["ResourceId"] = "function:busy:live"
-    scaling.register_scalable_target(**target, MinCapacity=1, MaxCapacity=2)
-    kind = {"PredefinedMetricType": "LambdaProvisionedConcurrencyUtilization"}
-    tracking = {"TargetValue": 0.7, "PredefinedMetricSpecification": kind}
-    policy_ = {"PolicyName": "use", "PolicyType": "TargetTrackingScaling"}
-    scaling.put_scaling_policy(**target, **policy_, TargetTrackingScalingPolicyConfiguration=tracking)
-
-    def warm() -> list[int]:
-        aws.lambda_.invoke(FunctionName="busy:live")
-        found = aws.lambda_.list_provisioned_concurrency_configs(FunctionName="busy")
-        return [each["AvailableProvisionedConcurrentExecutions"] for each in found["ProvisionedConcurrencyConfigs"]]
-
-    def told() -> list[tuple[str, str, str]]:
-        found = scaling.describe_scaling_activities(ServiceNamespace="lambda")["ScalingActivities"]
-        return [(each["Description"], each["StatusCode"], each["Cause"].split()[0]) for each in found]
-
-    wait_until(lambda: warm() == [2])
-    causes = {2: "monitor", 1: "minimum"}
-    expected = [(f"Setting desired concurrency to {count}.", "Successful", why) for count, why in causes.items()]
-    wait_until(lambda: told() == expected)

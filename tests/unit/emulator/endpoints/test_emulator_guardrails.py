@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import functools
 import math
 import tempfile
 import threading
 import time
-from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from emulator_fixtures import ACCOUNT, CALLER, IMAGE, ROLE, make_host, raw_server, read_request, refusal
+from emulator_fixtures import CALLER, IMAGE, ROLE, make_host, refusal
 from fake_monitoring import FakeMonitoring
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -29,12 +27,10 @@ from emulator.sagemaker.endpoints import guardrails
 from emulator.sagemaker.endpoints.fleet import INVOCATION_SECONDS, Fleet, FleetError
 from emulator.sagemaker.endpoints.guardrails import Plan, Shift
 from emulator.sagemaker.endpoints.operations import Endpoints
-from emulator.sagemaker.endpoints.runtime import Runtime
 from emulator.sagemaker.resources import ENDPOINT, ENDPOINT_CONFIG, MODEL, Resources
 
 REGION = "eu-west-1"
 KEY = REGION, "dogs"
-AUTHORIZATION = f"AWS4-HMAC-SHA256 Credential=AKIA/20260101/{REGION}/sagemaker/aws4_request, SignedHeaders=host"
 
 
 def config(kind: str = "ALL_AT_ONCE", value: int = 0, unit: str = "CAPACITY_PERCENT", **policy: Any) -> Payload:
@@ -83,13 +79,7 @@ def test_what_sagemaker_would_not_follow_is_refused(given_: Payload, count: int,
     assert "before: B" in refusal(lambda: guardrails.check(config(), {"A": 2}, {"B": 2})).message
 
 
-async def served(body: bytes, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-    with contextlib.suppress(asyncio.IncompleteReadError):
-        while await read_request(reader):
-            writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 3\r\n\r\n" + body)
-
-
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=40, deadline=None)
 @given(
     kind=st.sampled_from(["CANARY", "LINEAR", "ALL_AT_ONCE"]),
     size=st.integers(10, 50),
@@ -100,57 +90,45 @@ def test_the_models_answer_by_their_shares_and_after_an_alarm_only_the_old_one(
     kind: str, size: int, counts: tuple[int, int], rings_at: int | None
 ) -> None:
     plan = Plan.of(config(kind, size if kind != "ALL_AT_ONCE" else 0), {"A": counts[1]})
+    monitoring = FakeMonitoring()
+    monitoring.put_alarm(REGION, {"AlarmName": "errors"})
+    old, new = (fleet(variant("A", *[1] * count)) for count in counts)
+    with tempfile.TemporaryDirectory() as folder, contextlib.closing(Store(Path(folder))) as store:
+        host = make_host(Path(folder), monitoring=monitoring, clock=60)
+        endpoints = Endpoints(host, store)
+        shift = endpoints._shifts[KEY] = Shift(host, old, new, plan, time.time(), threading.Event())
+        endpoints._fleets[KEY] = old
 
-    async def main(folder: Path) -> None:
-        async with (
-            raw_server(functools.partial(served, b"old")) as old_port,
-            raw_server(functools.partial(served, b"new")) as new_port,
-        ):
-            monitoring, store = FakeMonitoring(), Store(folder)
-            monitoring.put_alarm(REGION, {"AlarmName": "errors"})
-            host = make_host(folder, monitoring=monitoring, clock=60)
-            old, new = (
-                fleet(variant("A", *[port] * count)) for port, count in zip((old_port, new_port), counts, strict=True)
-            )
-            endpoints = Endpoints(host, store)
-            shift = endpoints._shifts[KEY] = Shift(host, old, new, plan, time.time(), threading.Event())
-            endpoints._fleets[KEY] = old
-            runtime, loop = Runtime(ACCOUNT, endpoints.fleet), asyncio.get_running_loop()
+        def of_the_new() -> int:
+            """How many of 400 requests the new fleet takes; one that its fleet cannot take goes to the other one."""
+            taking = list[Fleet | None]()
+            for _ in range(400):
+                found = endpoints.fleet(*KEY)
+                if found is not None and found.variants["A"].pick(()) is None:
+                    found = endpoints.fleet(*KEY, avoid=found)
+                assert found is not None and found.variants["A"].pick(())
+                taking.append(found)
+            return taking.count(new)
 
-            async def burst() -> Counter[bytes]:
-                path, headers = "/endpoints/dogs/invocations", {"authorization": AUTHORIZATION}
-                answers = [runtime.handle("POST", path, headers, b"x", {}) for _ in range(40)]
-                return Counter(body for _, _, body in await asyncio.gather(*answers))
+        def activate(which: Fleet, share: float) -> None:
+            Fleet.activate(which, share)
+            of_the_new()  # at any time, all are taken
 
-            def activate(which: Fleet, share: float) -> None:
-                Fleet.activate(which, share)
-                assert set(asyncio.run_coroutine_threadsafe(burst(), loop).result()) <= {b"old", b"new"}
+        def give(share: float) -> None:
+            Shift.give(shift, share)
+            assert abs(of_the_new() - 400 * share) <= 6 * math.sqrt(400 * share * (1 - share))
+            serving = {new.variants["A"].pick(()) for _ in range(200)} - {None}
+            assert len(serving) == round(share * counts[1])
+            if rings_at is not None and share == plan.steps[rings_at % len(plan.steps)][0]:
+                monitoring.states[REGION, "errors"] = "ALARM"
 
-            def give(share: float) -> None:
-                Shift.give(shift, share)
-                answers = asyncio.run_coroutine_threadsafe(burst(), loop).result()
-                assert abs(answers[b"new"] - 40 * share) <= 6 * math.sqrt(40 * share * (1 - share))
-                serving = {new.variants["A"].pick(()) for _ in range(200)} - {None}
-                assert len(serving) == round(share * counts[1])
-                if rings_at is not None and share == plan.steps[rings_at % len(plan.steps)][0]:
-                    monitoring.states[REGION, "errors"] = "ALARM"
-
-            shift.give = give  # type: ignore[method-assign]
-            for each in (old, new):
-                each.activate = functools.partial(activate, each)  # type: ignore[method-assign]
-            problem = await asyncio.to_thread(shift.run, 0, lambda step: None)
-            assert (rings_at is not None) == ("errors" in (problem or ""))
-            if problem is not None:
-                await asyncio.to_thread(give, 0.0)
-            # Requests go to the other fleet when theirs has nothing in service.
-            for server in old.variants["A"].instances:
-                server.pool = None
-            Fleet.activate(new, 1.0)
-            assert set(await burst()) == {b"new"}
-            store.close()
-
-    with tempfile.TemporaryDirectory() as folder:
-        asyncio.run(main(Path(folder)))
+        shift.give = give  # type: ignore[method-assign]
+        for each in (old, new):
+            each.activate = functools.partial(activate, each)  # type: ignore[method-assign]
+        problem = shift.run(0, lambda step: None)
+        assert (rings_at is not None) == ("errors" in (problem or ""))
+        if problem is not None:
+            give(0.0)
 
 
 class Bench:

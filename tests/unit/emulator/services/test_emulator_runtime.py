@@ -45,14 +45,24 @@ def one(port: int) -> list[Variant]:
     return [variant("A", port)]
 
 
-def run(make: Callable[[int], list[Variant]], *requests: dict[str, Any], respond: Any = echo) -> list[Response]:
-    """Invoke an endpoint ``dogs`` in eu-west-1, with these variants in front of a server, and give its answers."""
+def run(
+    make: Callable[[int], list[Variant]],
+    *requests: dict[str, Any],
+    respond: Any = echo,
+    shared: Callable[[int], list[Variant]] = lambda port: [],
+) -> list[Response]:
+    """Invoke an endpoint ``dogs`` in eu-west-1, with these variants in front of a server, and give its answers.
+
+    `shared` makes the variants of another fleet, with which the endpoint's traffic is shared.
+    """
 
     async def main() -> list[Response]:
         async with raw_server(respond) as port:
-            served = fleet(*make(port))
+            served, other = fleet(*make(port)), fleet(*shared(port))
 
             def find(region: str, name: str, avoid: Fleet | None = None) -> Fleet | None:
+                if avoid is served and other.variants:
+                    return other
                 return served if (region, name, avoid) == ("eu-west-1", "dogs", None) else None
 
             runtime = Runtime(ACCOUNT, find)
@@ -134,6 +144,7 @@ def test_an_instance_that_cannot_be_reached_is_passed_over_and_without_any_the_s
     for ports in ((1,), (None, None)):
         ((status, headers, _),) = run(lambda port, ports=ports: [variant("A", *ports)], {})
         assert (status, headers["x-amzn-errortype"]) == (503, "ServiceUnavailable")
+        assert run(lambda port, ports=ports: [variant("A", *ports)], {}, shared=one)[0][0] == 200
 
 
 def test_variants_share_the_traffic_by_their_weights_unless_the_caller_chooses() -> None:
