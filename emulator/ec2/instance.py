@@ -124,16 +124,11 @@ class InstanceRun:
         self._console = _console(host, instance.instance_id)
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name=instance.instance_id, daemon=True)
-
-    def start(self) -> None:
-        self._thread.start()
+        self.start, self.join = self._thread.start, self._thread.join
 
     def stop(self) -> None:
         """End everything that runs there, as a power cut with a few seconds' notice."""
         self._stop.set()
-
-    def join(self, timeout: float) -> None:
-        self._thread.join(timeout)
 
     @property
     def alive(self) -> bool:

@@ -11,7 +11,7 @@ OK, ALARM, INSUFFICIENT_DATA = "OK", "ALARM", "INSUFFICIENT_DATA"
 #: An alarm looks at so many periods more than it needs, for some may have no data. AWS's guide says "a higher number of
 #: data points than the number specified as Evaluation Periods" and shows 5 for 3.
 _FURTHER_PERIODS = 2
-_COMPARISONS: Mapping[str, Callable[[float, float], bool]] = {
+COMPARISONS: Mapping[str, Callable[[float, float], bool]] = {
     "GreaterThanOrEqualToThreshold": operator.ge,
     "GreaterThanThreshold": operator.gt,
     "LessThanThreshold": operator.lt,
@@ -55,7 +55,7 @@ class AlarmRule:
 
     def breaches(self, value: float) -> bool:
         """Tell whether a value is on the wrong side of the threshold."""
-        return _COMPARISONS[self.comparison](value, self.threshold)
+        return COMPARISONS[self.comparison](value, self.threshold)
 
     def state(self, points: Sequence[float | None], before: str) -> str:
         """Find the state from the values of the periods of the evaluation range.

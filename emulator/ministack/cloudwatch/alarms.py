@@ -1,10 +1,11 @@
-"""The alarms of CloudWatch: checked when AWS checks them, with its reasons, and what they set off."""
+"""CloudWatch: its alarms are checked when AWS checks them, with its reasons, and set off what they are for."""
 
 from __future__ import annotations
 
 import functools
 import json
 import logging
+import threading
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
@@ -12,9 +13,10 @@ from datetime import UTC, datetime
 
 from emulator.ministack.cloudwatch import notifications
 from emulator.ministack.cloudwatch.metrics import Metrics, step
+from emulator.ministack.cloudwatch.requests import Requests
 from emulator.ministack.patching import around
 from emulator.platform.alarms import ALARM, INSUFFICIENT_DATA, OK, AlarmRule
-from emulator.platform.awsapi import Payload
+from emulator.platform.awsapi import Caller, Payload
 from emulator.platform.clock import Clock
 from emulator.platform.monitoring import AlarmAction
 
@@ -23,7 +25,7 @@ logger = logging.getLogger(__name__)
 _ACTIONS = {OK: "OKActions", ALARM: "AlarmActions", INSUFFICIENT_DATA: "InsufficientDataActions"}
 _NEVER: tuple[float, Sequence[float]] = (0.0, ())
 #: How AWS says that a value is over a threshold.
-WORDS = {
+_WORDS = {
     "GreaterThanOrEqualToThreshold": "greater than or equal to",
     "GreaterThanThreshold": "greater than",
     "LessThanThreshold": "less than",
@@ -31,11 +33,16 @@ WORDS = {
 }
 
 
-class Alarms:
-    def __init__(self, account: str, clock: Clock, metrics: Metrics) -> None:
-        self._account = account
-        self._clock = clock
-        self._metrics = metrics
+class CloudWatch:
+    """The platform's `Monitoring`; `note_change` is told when there is something to save."""
+
+    def __init__(self, account: str, clock: Clock, note_change: Callable[[], None]) -> None:
+        self._account, self._clock, self._note_change = account, clock, note_change
+        self.metrics = Metrics(account, clock)
+        self.requests = Requests(account, self.metrics)
+        self.record = self.metrics.record
+        self._stopping = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="cloudwatch", daemon=True)
         self._acts: list[tuple[str, AlarmAction]] = []
         self._called: deque[Callable[[], None]] = deque()
         #: By region and name: until when it was checked, and the values of its metric then.
@@ -45,11 +52,36 @@ class Alarms:
         """Take MiniStack's own checks away, which look at everything published under a metric's name."""
         from ministack.services import cloudwatch
 
+        self.metrics.install()
+        self.requests.install()
         cloudwatch._evaluate_alarm = lambda alarm: None
         cloudwatch._evaluate_all_alarms = lambda: None
         around(cloudwatch, "_dispatch_alarm_actions", self._dispatch)
 
-    def state(self, region: str, name: str) -> str | None:
+    def start(self) -> None:
+        self.metrics.evict()
+        self._thread.start()
+
+    def stop(self) -> None:
+        self._stopping.set()
+        if self._thread.is_alive():
+            self._thread.join()
+        self.metrics.flush()
+
+    def _run(self) -> None:
+        while not self._stopping.wait(self.metrics.resolution):
+            try:
+                self.check()
+            except Exception:
+                logger.exception("alarms could not be checked")
+
+    def put_alarm(self, region: str, alarm: Payload) -> None:
+        self.requests.call("PutMetricAlarm", alarm, Caller(self._account, region))
+
+    def delete_alarms(self, region: str, names: Sequence[str]) -> None:
+        self.requests.call("DeleteAlarms", {"AlarmNames": list(names)}, Caller(self._account, region))
+
+    def alarm_state(self, region: str, name: str) -> str | None:
         from ministack.services import cloudwatch
 
         place = (self._account, region, name)
@@ -59,12 +91,12 @@ class Alarms:
     def on_alarm(self, prefix: str, act: AlarmAction) -> None:
         self._acts.append((prefix, act))
 
-    def check(self) -> bool:
-        """Check the alarms whose time it is and carry out actions; whether an alarm changed."""
+    def check(self) -> None:
+        """Keep what was recorded, check the alarms whose time it is, and carry out actions."""
         from ministack.core.responses import request_scope
         from ministack.services import cloudwatch
 
-        now, changed = time.time(), False
+        changed, now = self.metrics.flush(), time.time()
         for (account, region, name), alarm in list(cloudwatch._alarms._data.items()):
             every = self._clock.seconds(step(alarm["Period"]))
             end = now // every * every
@@ -79,7 +111,8 @@ class Alarms:
                 self._called.popleft()()
             except Exception:
                 logger.exception("an action of an alarm failed")
-        return changed
+        if changed:
+            self._note_change()
 
     def _check(self, region: str, alarm: Payload, end: float) -> bool:
         """Check one alarm at the end of a period; whether it changed."""
@@ -91,7 +124,7 @@ class Alarms:
         dimensions = {dimension["Name"]: dimension["Value"] for dimension in alarm["Dimensions"]}
         metric = (region, alarm["Namespace"], alarm["MetricName"], dimensions)
         statistic = alarm.get("ExtendedStatistic") or alarm["Statistic"]
-        found = self._metrics.values(metric, statistic, rule.period, start, end, alarm.get("Unit"))
+        found = self.metrics.values(metric, statistic, rule.period, start, end, alarm.get("Unit"))
         points: list[float | None] = [None] * rule.evaluation_range
         for at, value in found.items():
             points[round((at - start) / length)] = value
@@ -164,5 +197,5 @@ def _reason(rule: AlarmRule, recent: Sequence[tuple[float, float]], before: str,
     minimum = f" (minimum {needed} datapoint{'s' if needed > 1 else ''} for {before} -> {state} transition)"
     return (
         f"Threshold Crossed: {len(deciding)} out of the last {rule.evaluation_periods} datapoints [{listed}] {was} "
-        f"{WORDS[rule.comparison]} the threshold ({rule.threshold}){'' if before == INSUFFICIENT_DATA else minimum}."
+        f"{_WORDS[rule.comparison]} the threshold ({rule.threshold}){'' if before == INSUFFICIENT_DATA else minimum}."
     )

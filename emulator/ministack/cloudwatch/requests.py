@@ -10,10 +10,10 @@ from typing import Any
 
 from botocore import xform_name
 
-from emulator.ministack.cloudwatch.alarms import WORDS
 from emulator.ministack.cloudwatch.metrics import Metric, Metrics, known
 from emulator.ministack.door import operations
 from emulator.ministack.patching import around, around_service
+from emulator.platform.alarms import COMPARISONS
 from emulator.platform.awsapi import Caller, Payload, Response, Service, operation
 from emulator.platform.errors import ServiceError, refuse
 
@@ -157,7 +157,7 @@ def _put_from_template(inner: Callable[..., None], alarm: Payload) -> None:
 def _check_alarm(alarm: Payload) -> None:
     missing = [name for name in _REQUIRED if name not in alarm]
     refuse(missing, f"An alarm on a metric needs {', '.join(missing)}.")
-    for name, allowed in (("ComparisonOperator", WORDS), ("TreatMissingData", _TREATMENTS)):
+    for name, allowed in (("ComparisonOperator", COMPARISONS), ("TreatMissingData", _TREATMENTS)):
         value = alarm.get(name, "missing")
         refuse(value not in allowed, f"{name} must be one of {', '.join(allowed)}, not {value}.")
     _check_period(alarm["Period"], alarm.get("ExtendedStatistic") or alarm.get("Statistic", ""), shortest=10)

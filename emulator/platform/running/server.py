@@ -45,7 +45,7 @@ class LocalAws:
         from emulator.ministack import identity, instances, limits, routing, scheduled_rules, tagging
         from emulator.ministack.cloudformation import interruptions, resource_types, stack_rights, stack_rules
         from emulator.ministack.cloudwatch import notifications
-        from emulator.ministack.cloudwatch.service import CloudWatch
+        from emulator.ministack.cloudwatch.alarms import CloudWatch
         from emulator.ministack.door import authentication, enforcement, passed_roles, principals, service_keys
         from emulator.ministack.functions import corrections, executions, provisioned
         from emulator.ministack.s3 import access_logs, bucket_resources, object_files, object_keys

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from ministack import app
 from ministack.services import cloudwatch as store
 
-from emulator.ministack.cloudwatch.service import CloudWatch
+from emulator.ministack.cloudwatch.alarms import CloudWatch
 from emulator.platform.alarms import ALARM, INSUFFICIENT_DATA, AlarmRule
 from emulator.platform.awsapi import Caller
 from emulator.platform.clock import Clock
