@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 from emulator.sagemaker.endpoints.fleet import Fleet, Variant
@@ -13,14 +14,22 @@ from emulator.sagemaker.endpoints.instance import MAX_BODY_BYTES
 class Server:
     """An instance without a process; None for one that is not healthy."""
 
-    pid = None
+    pid = failure = None
+    log = SimpleNamespace(tail=str)
 
-    def __init__(self, port: int | None) -> None:
-        self.pool = None if port is None else ConnectionPool(port, MAX_BODY_BYTES)
+    def __init__(self, port: int | None = None) -> None:
+        self.pool: Any = None if port is None else ConnectionPool(port, MAX_BODY_BYTES)
         self.outstanding = self.answered = 0
+        self.drained: float | None = None  # how long it waited for invocations when it was stopped
+
+    def start(self, after_seconds: float = 0.0) -> None:
+        pass
+
+    def settled(self) -> bool:
+        return self.pool is not None
 
     def stop(self, drain_seconds: float) -> None:
-        self.pool = None
+        self.pool, self.drained = None, drain_seconds
 
 
 def variant(name: str, *ports: int | None, weight: float = 1.0) -> Variant:

@@ -22,18 +22,16 @@ from emulator.sagemaker.endpoints.runtime import Runtime
 from emulator.sagemaker.endpoints.serverless import MAX_BODY_BYTES, ServerlessVariant
 
 
-class Environment:
+class Environment(served_fleets.Server):
     """An execution environment without a process: it comes up when the bench says so, and answers likewise."""
 
     def __init__(self, bench: Bench) -> None:
+        super().__init__()
         self.bench, self.failure = bench, bench.failure
-        self.pool: Environment | None = None
-        self.outstanding = self.answered = 0
-        self.log: Any = type("Log", (), {"tail": lambda _: ""})()
-        self.ready, self.stopped = threading.Event(), False
+        self.ready = threading.Event()
         bench.made.append(self)
 
-    def start(self) -> None:
+    def start(self, after_seconds: float = 0.0) -> None:
         if self.bench.up:
             self.come_up()
         elif self.failure:
@@ -45,9 +43,6 @@ class Environment:
 
     def settled(self) -> bool:
         return self.ready.wait(10) and self.failure is None
-
-    def stop(self, drain_seconds: float) -> None:
-        self.pool, self.stopped = None, True
 
     async def post(self, path: str, headers: Any, body: bytes) -> HttpAnswer:
         await self.bench.answers.wait()
@@ -70,7 +65,7 @@ class Bench:
         self.variant.resize(config.get("ProvisionedConcurrency", 0))
 
     def alive(self) -> list[Environment]:
-        return [environment for environment in self.made if not environment.stopped]
+        return [environment for environment in self.made if environment.drained is None]
 
     def recorded(self, name: str) -> list[float]:
         points = [point for point in self.monitoring.points if point.name == name]
