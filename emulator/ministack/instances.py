@@ -86,7 +86,11 @@ class Instances:
         if action != "RunInstances":
             response: Response = await inner(method, path, headers, body, query)
             if response[0] == 200 and action in ("TerminateInstances", "StopInstances"):
-                self._stop_runs([value for key, value in parameters.items() if _NAMED_INSTANCE.fullmatch(key)])
+                named = [value for key, value in parameters.items() if _NAMED_INSTANCE.fullmatch(key)]
+                with self._lock:
+                    runs = [self._runs[instance_id] for instance_id in named if instance_id in self._runs]
+                for run in runs:
+                    run.stop()
             return response
 
         caller = Caller(get_account_id(), get_region())
@@ -146,12 +150,6 @@ class Instances:
             self._runs = {key: other for key, other in self._runs.items() if other.alive}
             self._runs[instance_id] = run
             run.start()
-
-    def _stop_runs(self, instance_ids: list[str]) -> None:
-        with self._lock:
-            runs = [self._runs[instance_id] for instance_id in instance_ids if instance_id in self._runs]
-        for run in runs:
-            run.stop()
 
     def _console(self, parameters: Parameters) -> Response:
         from ministack.services import ec2

@@ -22,16 +22,9 @@ class Clock:
         """Return the real seconds that a duration of AWS takes here."""
         return aws_seconds / self._speed
 
-    def aws_seconds(self, real: float) -> float:
-        """Return the seconds of AWS that pass in so many real ones."""
-        return real * self._speed
-
-    def date(self, at: float | None = None) -> float:
-        """Return what AWS's wall clock shows, by default now; at the start of the server it shows the real time.
-
-        For what is due at a date: cron and at.
-        """
-        return self._start + self.aws_seconds((time.time() if at is None else at) - self._start)
+    def date(self, at: float) -> float:
+        """Return what AWS's wall clock shows at a real time; at the start of the server that is the same."""
+        return self._start + (at - self._start) * self._speed
 
     def when(self, date: float) -> float:
         """Return the real time at which AWS's wall clock shows a date."""

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from emulator.platform.clock import Clock
-from emulator.platform.conditions import Conditions, SpotInterruption
+from emulator.platform.conditions import Conditions
 from emulator.platform.monitoring import Monitoring
 from emulator.platform.processes import ProcessRegistry
 from emulator.quotas.service import Quotas
@@ -40,14 +40,6 @@ class Host:
     def folder(self) -> Path:
         """Where the service keeps files that outlive the server."""
         return self.state_dir / self.service
-
-    @property
-    def spot_interruption(self) -> SpotInterruption | None:
-        return self.conditions.spot_interruption
-
-    @property
-    def stop_grace_seconds(self) -> float:
-        return self.conditions.stop_grace_seconds
 
     def temporary_folder(self) -> Path:
         """Make a new, empty folder for one program; the caller removes it."""

@@ -10,7 +10,7 @@ from typing import Any
 
 from botocore import xform_name
 
-from emulator.ministack.cloudwatch.metrics import Metric, Metrics, known
+from emulator.ministack.cloudwatch.metrics import Metrics, known
 from emulator.ministack.door import operations
 from emulator.ministack.patching import around, around_service
 from emulator.platform.alarms import COMPARISONS
@@ -127,7 +127,9 @@ class Requests(Service):
         start, end = request["StartTime"], request["EndTime"]
         refuse(start >= end, "The parameter StartTime must be less than the parameter EndTime.")
         _check_period(asked["Period"], statistic)
-        return self._metrics.values(_metric(asked, caller), statistic, asked["Period"], start, end, asked.get("Unit"))
+        dimensions = {each["Name"]: each["Value"] for each in asked.get("Dimensions") or []}
+        metric = caller.region, asked["Namespace"], asked["MetricName"], dimensions
+        return self._metrics.values(metric, statistic, asked["Period"], start, end, asked.get("Unit"))
 
 
 def _ask(inner: Callable[..., Any], request: Payload, caller: Caller) -> Payload:
@@ -139,11 +141,6 @@ def _ask(inner: Callable[..., Any], request: Payload, caller: Caller) -> Payload
     if status != 200:
         raise ServiceError(answer["__type"], answer["message"], status)
     return answer
-
-
-def _metric(described: Payload, caller: Caller) -> Metric:
-    dimensions = {each["Name"]: each["Value"] for each in described.get("Dimensions") or []}
-    return caller.region, described["Namespace"], described["MetricName"], dimensions
 
 
 def _put_from_template(inner: Callable[..., None], alarm: Payload) -> None:

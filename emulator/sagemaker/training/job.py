@@ -15,7 +15,8 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-from emulator.platform.host import Host, SpotInterruption
+from emulator.platform.conditions import SpotInterruption
+from emulator.platform.host import Host
 from emulator.platform.processes import signal_first_process
 from emulator.platform.settings import describe_exit, free_port
 from emulator.platform.store import Record, Store, StoreError
@@ -55,7 +56,7 @@ class TrainingRun(Run):
         ]
         self._metrics = JobMetrics(job, jobs, store)
         self._processes: list[subprocess.Popen[bytes]] = []
-        self._limits = TrainingLimits(job, host.spot_interruption)
+        self._limits = TrainingLimits(job, host.conditions.spot_interruption)
         self._started: float | None = None
         self._waited = 0.0
 
@@ -201,7 +202,7 @@ class TrainingRun(Run):
     def _terminate(self, processes: Sequence[subprocess.Popen[bytes]], end: str) -> list[int]:
         processes = list(processes)
         statuses = [process.poll() or 0 for process in processes]
-        grace = self._host.stop_grace_seconds
+        grace = self._host.conditions.stop_grace_seconds
         if end in ("Failed", "Suspended"):
             grace = _ABORT_GRACE_SECONDS if self._containers[0].entry_point else 0.0
         if processes:

@@ -185,6 +185,13 @@ def test_an_alarm_while_it_bakes_rolls_an_update_back_with_the_reason(bench: Ben
     assert (described["EndpointConfigName"], "errors" in described["FailureReason"]) == ("old", True)
     assert "PendingDeploymentSummary" not in described
     assert described["LastDeploymentConfig"]["BlueGreenUpdatePolicy"]
+    # A change of capacity that can be neither made nor undone ends, too: no instance of this bench can be started.
+    desired = [{"VariantName": "A", "DesiredInstanceCount": 3}]
+    change = {"EndpointName": "dogs", "DesiredWeightsAndCapacities": desired}
+    bench.endpoints.update_weights_and_capacities(change, CALLER)
+    described = bench.settled()
+    assert "not in service" in described["FailureReason"]
+    assert described["ProductionVariants"][0]["DesiredInstanceCount"] == 2
 
 
 def test_the_next_server_goes_on_with_the_step_at_which_the_last_one_ended(
@@ -206,18 +213,6 @@ def test_the_next_server_finishes_a_rollback(bench: Bench) -> None:
     bench.serve(clock=1)
     described = bench.settled()
     assert (described["EndpointConfigName"], described["FailureReason"]) == ("old", "errors")
-
-
-def test_a_change_of_capacity_that_can_be_neither_made_nor_undone_ends(bench: Bench) -> None:
-    bench.monitoring.states[REGION, "errors"] = "ALARM"
-    bench.settled()
-    desired = [{"VariantName": "A", "DesiredInstanceCount": 3}]  # no instance of this bench can be started
-    bench.endpoints.update_weights_and_capacities(
-        {"EndpointName": "dogs", "DesiredWeightsAndCapacities": desired}, CALLER
-    )
-    described = bench.settled()
-    assert "not in service" in described["FailureReason"]
-    assert described["ProductionVariants"][0]["DesiredInstanceCount"] == 2
 
 
 def test_instances_that_came_up_beside_one_that_failed_may_finish() -> None:

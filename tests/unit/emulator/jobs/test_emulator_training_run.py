@@ -11,7 +11,7 @@ from emulator_fixtures import CALLER, full_disk, make_host, training_job
 from waiting import wait_until
 
 from emulator.platform.awsapi import Payload
-from emulator.platform.host import SpotInterruption
+from emulator.platform.conditions import SpotInterruption
 from emulator.platform.store import Record
 from emulator.sagemaker import SageMaker
 from emulator.sagemaker.runs import Run

@@ -25,14 +25,7 @@ START = 1_800_000_000.0
 REGIONS = ("us-east-1", "eu-west-1")
 DIMENSIONS: tuple[dict[str, str], ...] = ({}, {"a": "1"}, {"a": "1", "b": "2"})
 AFTER = st.integers(0, 2990).map(lambda tenths: tenths / 10)
-RECORDS = st.lists(
-    st.tuples(
-        AFTER,
-        st.sampled_from(REGIONS),
-        st.sampled_from(DIMENSIONS),
-        st.integers(1, 999),
-    )
-)
+RECORDS = st.lists(st.tuples(AFTER, st.sampled_from(REGIONS), st.sampled_from(DIMENSIONS), st.integers(1, 999)))
 METRIC = {"Namespace": "N", "MetricName": "m", "Period": 60, "Statistic": "Sum"}
 RULE = {"Threshold": 5, "ComparisonOperator": "GreaterThanThreshold", "EvaluationPeriods": 2}
 QUERY = {"Id": "a", "MetricStat": {"Metric": {"Namespace": "N", "MetricName": "m"}, "Period": 60, "Stat": "Sum"}}
@@ -167,18 +160,16 @@ def test_values_are_newest_first_unless_asked_otherwise(time: Time) -> None:
         assert answer["MetricDataResults"][0]["Values"] == expected
 
 
+PROTOCOL, FORM = "GraniteServiceVersion20100801", {"content-type": "application/x-www-form-urlencoded"}
+
+
 @pytest.mark.parametrize(
     ("path", "headers", "body", "status"),
     [
-        (
-            "/service/GraniteServiceVersion20100801/operation/PutMetricData",
-            {"smithy-protocol": "rpc-v2-cbor"},
-            b"",
-            400,
-        ),
-        ("/", {"content-type": "application/x-www-form-urlencoded"}, b"Action=PutMetricAlarm&AlarmName=a", 400),
-        ("/", {"content-type": "application/x-www-form-urlencoded"}, b"Action=DescribeAlarms", 200),
-        ("/", {"x-amz-target": "GraniteServiceVersion20100801.DescribeAlarms"}, b"{}", 200),
+        (f"/service/{PROTOCOL}/operation/PutMetricData", {"smithy-protocol": "rpc-v2-cbor"}, b"", 400),
+        ("/", FORM, b"Action=PutMetricAlarm&AlarmName=a", 400),
+        ("/", FORM, b"Action=DescribeAlarms", 200),
+        ("/", {"x-amz-target": f"{PROTOCOL}.DescribeAlarms"}, b"{}", 200),
     ],
 )
 def test_a_request_is_answered_or_refused_whatever_form_it_has(

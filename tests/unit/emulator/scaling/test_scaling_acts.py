@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import pytest
 from hypothesis import given
@@ -61,20 +60,6 @@ def test_a_suspended_direction_stays_as_it_is(aws: LocalScaling, direction: str,
     assert [aws.alarm(high, 400.0), aws.alarm(low, 10.0)] == expected
 
 
-@pytest.mark.parametrize(
-    ("bounds", "cause"),
-    [
-        ({"MinCapacity": 2}, "minimum capacity was set to 2"),
-        ({"MinCapacity": 0, "MaxCapacity": 0}, "maximum capacity was set to 0"),
-    ],
-)
-def test_other_bounds_move_the_capacity(aws: LocalScaling, bounds: Any, cause: str) -> None:
-    aws.settle()
-    aws.call("RegisterScalableTarget", **TARGET, **bounds)
-    assert aws.settle() == bounds.get("MaxCapacity", 2)
-    assert aws.activities()[0]["Cause"] == cause
-
-
 def test_what_the_service_refuses_is_a_failed_activity_and_begins_no_cooldown(aws: LocalScaling) -> None:
     high, _ = aws.track()
     aws.capacity.refusal = ServiceError("ValidationException", 'Cannot update in-progress endpoint "dogs".')
@@ -97,7 +82,7 @@ def test_a_change_that_others_undo_is_not_called_successful(aws: LocalScaling) -
         assert aws.activities()[0]["StatusCode"] == status
 
 
-def test_bounds_that_were_refused_are_tried_again_after_a_minute(aws: LocalScaling) -> None:
+def test_other_bounds_move_the_capacity_and_where_that_was_refused_again_after_a_minute(aws: LocalScaling) -> None:
     aws.capacity.refusal = ServiceError("ValidationException", 'Cannot update in-progress endpoint "dogs".')
     aws.call("RegisterScalableTarget", **TARGET, MinCapacity=2)
     assert aws.settle() == 1
@@ -105,6 +90,11 @@ def test_bounds_that_were_refused_are_tried_again_after_a_minute(aws: LocalScali
     for after, expected in ((59, 1), (1, 2)):
         aws.now += after
         assert aws.settle() == expected
+    aws.now += 1
+    aws.call("RegisterScalableTarget", **TARGET, MinCapacity=0, MaxCapacity=0)
+    assert aws.settle() == 0
+    causes = [activity["Cause"] for activity in aws.activities()]
+    assert causes[:2] == ["maximum capacity was set to 0", "minimum capacity was set to 2"]
 
 
 @given(st.integers(1_824_936_000, 1_824_952_000), st.sampled_from(["30 2 * * ? *", "* * * * ? *", "0 0/2 ? * SUN *"]))
