@@ -28,7 +28,6 @@ _PREDEFINED = {
 
 
 def resource_parts(namespace: str, dimension: str, resource_id: str) -> dict[str, str]:
-    """Give the names in a resource id, or refuse what the local AWS does not scale."""
     refuse(
         dimension not in _RESOURCE_IDS or not dimension.startswith(f"{namespace}:"),
         f"Unsupported service namespace, resource type or scalable dimension: {namespace}, {dimension}. "
@@ -99,8 +98,6 @@ class Capacity(Protocol):
 
 
 class Instances:
-    """The instances of endpoint variants, through SageMaker."""
-
     noun, service = "desired instance count", "AmazonSageMaker"
 
     def __init__(self, sagemaker: Service, account: str) -> None:

@@ -131,7 +131,6 @@ class Scaling:
         return lambda current: max(tracked_capacity(current, found, target) for found, target in pairs)
 
     def keep_within_bounds(self, name: str) -> None:
-        """Move a capacity that is outside the bounds of its target to the nearer one."""
         target = self._tables.targets.get(name)
         if target is None or (current := self.size(target)) is None:
             return
@@ -146,7 +145,6 @@ class Scaling:
         self._tables.actions.put(key(target_key(action), action["ScheduledActionName"]), action)
 
     def _run_due(self) -> None:
-        """Run the scheduled actions that are due, and try again what was refused."""
         now = self._now()
         for name in [name for name, at in self._retries.items() if at <= now]:
             del self._retries[name]
@@ -260,7 +258,6 @@ def _target_value(policy: Record) -> float:
 
 
 def _cooldown(policy: Record, out: bool) -> float:
-    """Give the cooldown that follows when a policy has scaled, in seconds of AWS."""
     default = _COOLDOWNS[policy["ServiceNamespace"]]
     if policy["PolicyType"] == "StepScaling":
         return float(policy["StepScalingPolicyConfiguration"].get("Cooldown", default))

@@ -163,7 +163,6 @@ class ApplicationAutoScaling(Service):
             self._tables.targets.put(target_key(record, caller.region), record)
 
     def _check_resource(self, request: Payload, caller: Caller) -> None:
-        """Refuse resources that do not exist, and all but variants and functions."""
         resource_parts(*(request[member] for member in ("ServiceNamespace", "ScalableDimension", "ResourceId")))
         nouns = {"sagemaker": "SageMaker endpoint or variant", "lambda": "Lambda function, alias or version"}
         missing = self.scaling.size({**request, "Region": caller.region}) is None

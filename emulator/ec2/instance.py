@@ -86,7 +86,6 @@ class PowerSwitch:
         self._due: float | None = None
 
     def pressed(self) -> bool:
-        """Whether the time has come."""
         lines = self._calls.read_text().splitlines() if self._calls.exists() else []
         for line in lines[self._read :]:
             self._due = _due(line.split(), self._due)

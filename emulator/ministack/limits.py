@@ -119,7 +119,6 @@ class _Concurrency:
 
 
 def _unless(reason: Callable[..., str | None], inner: Callable[..., Response], name: str, *arguments: Any) -> Response:
-    """Refuse an operation of Lambda on a function where there is a reason."""
     from ministack.core.responses import error_response_json
     from ministack.services import lambda_svc
 

@@ -54,7 +54,6 @@ class AlarmRule:
         return self.evaluation_periods + _FURTHER_PERIODS
 
     def breaches(self, value: float) -> bool:
-        """Tell whether a value is on the wrong side of the threshold."""
         return COMPARISONS[self.comparison](value, self.threshold)
 
     def state(self, points: Sequence[float | None], before: str) -> str:

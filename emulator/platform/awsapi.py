@@ -70,7 +70,6 @@ class Service:
         self._handlers: dict[str, Handler] = {}
 
     def register(self, *controllers: object) -> None:
-        """Add the operations that the controllers implement."""
         for controller in controllers:
             for attribute in dir(type(controller)):
                 name = getattr(getattr(type(controller), attribute), "aws_operation", None)
@@ -124,7 +123,6 @@ def service_model(name: str) -> ServiceModel:
 
 
 def signed_region(headers: Mapping[str, str]) -> str:
-    """The region in the credential scope of a signed request."""
     match = _CREDENTIAL_SCOPE.search(headers.get("authorization", ""))
     return match["region"] if match else _DEFAULT_REGION
 

@@ -64,7 +64,6 @@ class SageMaker(Service):
             return handler(request, caller)
 
     def tagged(self, region: str) -> Iterator[tuple[str, list[dict[str, str]]]]:
-        """Yield the ARN and the tags of everything in a region."""
         for kind in KINDS:
             for record in Resources(self._store, kind).all(kind.arn(Caller(self._account, region), "")):
                 yield record[kind.arn_member], record.get("Tags", [])

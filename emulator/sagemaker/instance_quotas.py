@@ -35,14 +35,11 @@ _ADVICE = (
 
 
 class InstanceQuotas:
-    """Counts what is in use and refuses requests for more than there may be."""
-
     def __init__(self, store: Store, quotas: Quotas) -> None:
         self._store = store
         self._quotas = quotas
 
     def check(self, operation: str, request: Payload, caller: Caller) -> None:
-        """Refuse an operation that would use more instances than the account may have in the region."""
         wanted = +self._wanted(operation, request, caller)
         used = self._used(caller) if wanted else Counter()
         for quota, delta in wanted.items():
@@ -108,7 +105,6 @@ class InstanceQuotas:
         return Resources(self._store, kind).all(kind.arn(caller, ""))
 
     def _record(self, kind: Kind, request: Payload, caller: Caller) -> Record:
-        """The record that a request names; empty where there is none."""
         return Resources(self._store, kind).get(kind.arn(caller, request[kind.name_member])) or {}
 
     def _fleet(self, request: Payload, caller: Caller) -> list[Payload]:

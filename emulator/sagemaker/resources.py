@@ -173,7 +173,6 @@ class Resources:
         return page(records, request, list_member, self.kind.arn_member, lambda record: project(record, shape.member))
 
     def _filter(self, request: Payload) -> Callable[[Record], bool]:
-        """Whether a record is one that a List request asks for."""
         wanted = {name: value for name, value in request.items() if name not in _ORDER_AND_PAGE}
         for name in wanted:
             if name not in _FILTERS:

@@ -28,7 +28,6 @@ class Role:
         self._credentials = host.role_credentials(arn, session_name)
 
     def environment(self) -> dict[str, str]:
-        """The variables that let a program act as this role on this local AWS."""
         return {
             **self._credentials,
             "AWS_ENDPOINT_URL": self._host.endpoint_url,

@@ -116,8 +116,6 @@ class Jobs(ABC):
         self.request_stop(self._jobs.require(caller, request[self.kind.name_member])[self.kind.arn_member])
 
     def request_stop(self, arn: str) -> None:
-        """Stop a job as its Stop operation does; refuse one that has ended already."""
-
         def change(record: Record) -> None:
             status = record[self.kind.status_member]
             refuse(
@@ -147,7 +145,6 @@ class Jobs(ABC):
             run.interrupt()
 
     def stop(self) -> None:
-        """Interrupt every job and wait for the ends of their runs."""
         self.interrupt()
         with self._lock:
             runs = list(self._runs.values())
@@ -156,7 +153,6 @@ class Jobs(ABC):
             run.join(max(0.0, deadline - time.monotonic()))
 
     def _begin(self, record: Record) -> None:
-        """Run a job and remember its run while it lasts."""
         arn, run = record[self.kind.arn_member], self._new_run(record)
         with self._lock:
             if self._ending:

@@ -39,8 +39,6 @@ def caller() -> Caller:
 
 @dataclass(frozen=True)
 class ResourceType:
-    """A type of CloudFormation that a service of ours provides."""
-
     service: Service
 
     def call(self, operation: str, properties: Payload) -> Payload:

@@ -30,8 +30,6 @@ _PRINCIPAL = "logging.s3.amazonaws.com"
 
 @dataclass(frozen=True)
 class _Destination:
-    """Where the records of a bucket go."""
-
     account: str
     region: str
     source: str

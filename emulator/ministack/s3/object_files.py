@@ -32,8 +32,6 @@ _principals: ContextVar[dict[tuple[Any, ...], Any] | None] = ContextVar("princip
 
 @dataclass(frozen=True)
 class ObjectFile:
-    """The body of an answer that is a file."""
-
     path: str
     size: int
 

@@ -300,7 +300,6 @@ class Endpoints:
         self._endpoints.insist(lambda: deregister(*given))
 
     def _next_fleet(self, request: Payload, caller: Caller) -> Payload:
-        """The fleet of the configuration that a request names, as an endpoint's record holds it."""
         config = self._configs.require(caller, request["EndpointConfigName"])
         models = {v["VariantName"]: self._models.require(caller, v["ModelName"]) for v in config["ProductionVariants"]}
         return specs.of_config(config, models)
@@ -329,7 +328,6 @@ def _launching() -> Payload:
 
 
 def _begin(record: Record, status: str) -> None:
-    """Move an endpoint at rest to the status of a transition."""
     arn, current = record["EndpointArn"], record["EndpointStatus"]
     failed = current == "Failed" and status == "Updating"
     refuse(failed, f'Endpoint "{arn}" has failed; it can only be deleted.')

@@ -12,7 +12,6 @@ from emulator.sagemaker.endpoints.fleet import Fleet
 
 
 def of_config(config: Payload, models: Mapping[str, Record]) -> Payload:
-    """The fleet of an endpoint configuration, with the models of its variants."""
     variants = [
         {
             "VariantName": variant["VariantName"],
@@ -50,7 +49,6 @@ def _serverless(variant: Payload) -> Payload:
 
 
 def retain_properties(current: Payload, spec: Payload, excluded: set[str]) -> None:
-    """Carry instance counts and weights of variants with the same name over to a new fleet."""
     live = {variant["VariantName"]: variant for variant in current["Variants"]}
     for variant in spec["Variants"]:
         for member, property_type in (("Weight", "DesiredWeight"), ("InstanceCount", "DesiredInstanceCount")):
@@ -61,7 +59,6 @@ def retain_properties(current: Payload, spec: Payload, excluded: set[str]) -> No
 
 
 def with_desired(spec: Payload, desired: list[Payload]) -> Payload:
-    """A fleet with other weights and capacities; what cannot be is refused."""
     variants = {variant["VariantName"]: dict(variant) for variant in spec["Variants"]}
     for change in desired:
         name = change["VariantName"]

@@ -45,7 +45,6 @@ class Cluster:
 
     @property
     def meeting_place(self) -> dict[str, str | int]:
-        """The variables that tell the instances where they find each other."""
         return {"SM_MASTER_ADDR": "127.0.0.1", "SM_MASTER_PORT": self.master_port}
 
     @property
@@ -66,7 +65,6 @@ class TrainingContainer:
         self.channels = {channel["ChannelName"]: channel for channel in job.get("InputDataConfig", [])}
 
     def path(self, *parts: str) -> Path:
-        """A path below what stands for ``/opt/ml``."""
         return self.root.joinpath(*parts)
 
     def reroot(self, text: str) -> str:

@@ -30,7 +30,6 @@ class Point(NamedTuple):
 
 
 def read_points(store: Store, job_arn: str) -> list[Point]:
-    """Every value of a job's metrics, in the order of the log."""
     batches = store.table(*_TABLE).list(f"{job_arn}/")
     return [Point(*point) for batch in batches for point in batch["points"]]
 

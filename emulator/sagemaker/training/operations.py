@@ -41,7 +41,6 @@ class TrainingJobs(Jobs):
         return record
 
     def launched_by(self, tuning_job_arn: str) -> list[Record]:
-        """The records of a tuning job's training jobs, in the order in which it started them."""
         prefix = tuning_job_arn.replace(f":{TUNING_JOB.arn_type}/", f":{TRAINING_JOB.arn_type}/")
         return [job for job in self._jobs.all(f"{prefix}-") if job.get("TuningJobArn") == tuning_job_arn]
 
@@ -54,7 +53,6 @@ class TrainingJobs(Jobs):
         super().start()
 
     def metric_values(self, arn: str, metric: str) -> tuple[float, ...]:
-        """Every value of a job's metric, in the order of the log."""
         return tuple(point.value for point in read_points(self._store, arn) if point.name == metric)
 
     def _mark_stopping(self, record: Record) -> None:

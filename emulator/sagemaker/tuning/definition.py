@@ -100,7 +100,6 @@ class TuningDefinition:
         return choose(values, key=lambda pair: pair[0])[1] if values else None
 
     def trial(self, job: Record, values: tuple[float, ...] = ()) -> Trial:
-        """A training job as the search sees it; `values` are those of its objective so far."""
         ended = job["TrainingJobStatus"] not in RUNNING
         return Trial(job["TrainingJobName"], job["TunedHyperParameters"], self.objective_value(job), ended, values)
 
