@@ -20,11 +20,7 @@ from emulator.platform.store import Record, Store, Table
 _PAGE_SIZE = 50
 _MAX_TAGS = 50
 _SERVICE_ROLES = {"sagemaker": "SageMakerEndpoint", "lambda": "LambdaConcurrency"}
-_NOT_SUSPENDED = {
-    "DynamicScalingInSuspended": False,
-    "DynamicScalingOutSuspended": False,
-    "ScheduledScalingSuspended": False,
-}
+_SUSPENDED = ("DynamicScalingInSuspended", "DynamicScalingOutSuspended", "ScheduledScalingSuspended")
 
 
 class ApplicationAutoScaling(Service):
@@ -77,7 +73,7 @@ class ApplicationAutoScaling(Service):
             refuse(upside_down, "Maximum capacity cannot be less than minimum capacity.")
             tagged = existing and "Tags" in request
             refuse(tagged, "Tags can only be given to a new scalable target; use TagResource.")
-            before = existing["SuspendedState"] if existing else _NOT_SUSPENDED
+            before = existing["SuspendedState"] if existing else dict.fromkeys(_SUSPENDED, False)
             record["SuspendedState"] = {**before, **request.get("SuspendedState", {})}
             self._tables.targets.put(name, record)
         self.scaling.do(functools.partial(self.scaling.keep_within_bounds, name))

@@ -12,6 +12,7 @@ import threading
 import time
 from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
+from typing import Any
 
 from emulator.platform.awsapi import Payload, ServiceError
 from emulator.platform.errors import refuse
@@ -54,9 +55,9 @@ def check_config(request: Payload, models: Iterable[Payload]) -> None:
     refuse(provisioned > most, f"ProvisionedConcurrency ({provisioned}) must not exceed MaxConcurrency ({most}).")
 
 
-def make_variant(host: Host, region: str, spec: Payload, directory: Path, title: str, log_group: str) -> Variant:
+def make_variant(host: Host, region: str, spec: Payload, *rest: Any) -> Variant:
     kind = ServerlessVariant if "ServerlessConfig" in spec["Variant"] else Variant
-    return kind(host, region, spec, directory, title, log_group)
+    return kind(host, region, spec, *rest)
 
 
 class ServerlessVariant(Variant):

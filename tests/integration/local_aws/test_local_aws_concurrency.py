@@ -55,26 +55,12 @@ def call(aws: LocalAws, function: str = "warm", **event: str) -> dict[str, Any]:
 
 def metric(aws: LocalAws, name: str, statistic: str, **dimensions: str) -> float:
     """A statistic of one of Lambda's metrics over the last hour."""
-    query = {
-        "MetricStat": {
-            "Metric": {
-                "Namespace": "AWS/Lambda",
-                "MetricName": name,
-                "Dimensions": [{"Name": key, "Value": value} for key, value in dimensions.items()],
-            },
-            "Period": 3600,
-            "Stat": statistic,
-        },
-        "Id": "m",
-    }
-    now = datetime.now(UTC)
-    found = aws.client("cloudwatch").get_metric_data(
-        MetricDataQueries=[query], StartTime=now - timedelta(hours=1), EndTime=now + timedelta(hours=1)
-    )
-    values = found["MetricDataResults"][0]["Values"]
-    return float(
-        sum(values) if statistic == "Sum" else min(values) if statistic == "Minimum" else max(values, default=-1)
-    )
+    metric = {"Namespace": "AWS/Lambda", "MetricName": name, "Period": 3600, "Statistics": [statistic]}
+    metric["Dimensions"] = [{"Name": key, "Value": value} for key, value in dimensions.items()]
+    now, hour = datetime.now(UTC), timedelta(hours=1)
+    found = aws.client("cloudwatch").get_metric_statistics(**metric, StartTime=now - hour, EndTime=now + hour)
+    values = [point[statistic] for point in found["Datapoints"]]
+    return float({"Sum": sum, "Minimum": min}.get(statistic, max)(values))
 
 
 def status(aws: LocalAws, function: str = "warm") -> tuple[Any, ...]:
