@@ -20,7 +20,6 @@ def delivery_policy(target: str, source: str = "*") -> dict[str, Any]:
 
 
 def switch_on(aws: LocalAws, source: str, target: str, document: dict[str, Any] | None = None) -> Any:
-    """Make both buckets, and let one log to the other."""
     for bucket in (source, target):
         aws.s3.create_bucket(Bucket=bucket)
     aws.s3.put_bucket_policy(Bucket=target, Policy=json.dumps(document or delivery_policy(target)))
@@ -30,7 +29,6 @@ def switch_on(aws: LocalAws, source: str, target: str, document: dict[str, Any] 
 
 
 def records(s3: Any, target: str) -> list[str]:
-    """Every line that has been delivered."""
     keys = [found["Key"] for found in s3.list_objects_v2(Bucket=target, Prefix="logs/20").get("Contents", [])]
     bodies = [s3.get_object(Bucket=target, Key=key)["Body"].read().decode() for key in keys]
     return [line for body in bodies for line in body.splitlines()]

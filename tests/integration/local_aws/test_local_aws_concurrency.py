@@ -54,7 +54,6 @@ def call(aws: LocalAws, function: str = "warm", **event: str) -> dict[str, Any]:
 
 
 def metric(aws: LocalAws, name: str, statistic: str, **dimensions: str) -> float:
-    """A statistic of one of Lambda's metrics over the last hour."""
     metric = {"Namespace": "AWS/Lambda", "MetricName": name, "Period": 3600, "Statistics": [statistic]}
     metric["Dimensions"] = [{"Name": key, "Value": value} for key, value in dimensions.items()]
     now, hour = datetime.now(UTC), timedelta(hours=1)

@@ -27,7 +27,6 @@ LISTS = (
 
 
 def seen_from(aws: LocalSageMaker, region: str) -> LocalSageMaker:
-    """The same local AWS, with clients of another region."""
     other = copy.copy(aws)
     other.environment = {**aws.environment, "AWS_REGION": region}
     other.connect()
@@ -35,7 +34,6 @@ def seen_from(aws: LocalSageMaker, region: str) -> LocalSageMaker:
 
 
 def fill(aws: LocalSageMaker, region: str, role: str) -> None:
-    """Make one of everything in a region."""
     aws = seen_from(aws, region)
     assert aws.deploy("s", STACK)["StackStatus"] == "CREATE_COMPLETE"
     aws.logs.create_log_group(logGroupName="g")
@@ -60,7 +58,6 @@ def filled(aws: LocalSageMaker, role: str) -> None:
 
 
 def found(aws: LocalSageMaker, region: str) -> dict[str, int]:
-    """How many there are of each."""
     counts = {}
     for service, operation, member in LISTS:
         # Endpoints publish metrics of their own, as time goes by.

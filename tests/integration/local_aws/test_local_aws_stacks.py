@@ -91,7 +91,6 @@ def outputs(stack: dict[str, Any]) -> dict[str, str]:
 
 
 def inventory(aws: LocalSageMaker, stack: str = "s") -> dict[str, int]:
-    """How many SageMaker resources of a stack there are."""
     named = {"NameContains": f"{stack}-"}
     kinds = {
         "models": aws.sagemaker.list_models(**named)["Models"],
@@ -210,7 +209,6 @@ def test_notebooks_and_their_lifecycle_configs(aws: LocalSageMaker) -> None:
 
 
 def function_template(**properties: Any) -> dict[str, Any]:
-    """A function with its URL."""
     code = {"ZipFile": "def handler(event, context):\n    return {'statusCode': 200, 'body': 'hello'}\n"}
     function = {"Runtime": "python3.14", "Handler": "index.handler", "Role": attribute("Role", "Arn"), "Code": code}
     return {

@@ -53,7 +53,6 @@ class Load:
 
 
 def config(aws: LocalSageMaker, role: str, version: str = "1", **variant: Any) -> str:
-    """An endpoint configuration with a model of its own."""
     return aws.config(aws.model(aws.artifact(version), role), **variant)
 
 

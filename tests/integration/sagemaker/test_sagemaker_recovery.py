@@ -37,8 +37,6 @@ SLOW = b"#!/bin/sh\nsleep 2\nexec python3 code/real\n"
 
 
 class UnderWay:
-    """What one server begins, so that the next one finds it."""
-
     def __init__(self, aws: LocalSageMaker, folder: Path) -> None:
         self.aws, role = aws, aws.job_role(*ACTIONS)
         model = aws.model(aws.artifact("old"), role)
@@ -90,7 +88,6 @@ def tried(tuning: Tuning) -> dict[str, Any]:
 
 @pytest.fixture(scope="module", params=["killed", "taken down"])
 def found(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[UnderWay]:
-    """What a second server has found."""
     folder = tmp_path_factory.mktemp("aws")
     with local_aws(folder / "state") as aws:
         under_way = UnderWay(aws, folder)

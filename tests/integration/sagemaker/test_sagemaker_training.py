@@ -55,7 +55,6 @@ def start(
     prefix: str = "data",
     **members: Any,
 ) -> str:
-    """Start a training job on the objects above; its name."""
     inputs = [channel("training", f"s3://{BUCKET}/{prefix}")]
     resources = {"InstanceType": "ml.m5.large", "InstanceCount": instances, "VolumeSizeInGB": 10}
     return aws.train(role, program, InputDataConfig=inputs, ResourceConfig=resources, **members)

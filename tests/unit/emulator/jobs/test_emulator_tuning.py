@@ -57,7 +57,6 @@ class Course:
         self.end(arn, "Stopped")
 
     def end(self, name: str, status: str = "Completed", loss: float | None = None) -> None:
-        """Let a training job end."""
         job = next(job for job in self.jobs if job["TrainingJobName"] == name)
         metrics = [{"MetricName": "loss", "Value": loss}] if loss is not None else []
         job.update(FinalMetricDataList=metrics, TrainingJobStatus=status)
@@ -77,7 +76,6 @@ class Course:
 
 @pytest.fixture
 def course(tmp_path: Path) -> Iterator[Any]:
-    """Begins a tuning job with a configuration."""
     store, begun = Store(tmp_path), []
 
     def begin(**config: Any) -> Course:

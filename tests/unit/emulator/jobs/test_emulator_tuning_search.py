@@ -27,7 +27,6 @@ def loss(text: str) -> float:
 
 
 def run(search: Search, count: int) -> list[Trial]:
-    """Try one after the other."""
     trials: list[Trial] = []
     for index in range(count):
         values = search.propose(trials)

@@ -105,8 +105,6 @@ def test_metadata_need_a_token_and_the_address_that_only_the_instance_is_told(me
 
 
 class Machine:
-    """One instance, and what it says of its end."""
-
     def __init__(self, folder: Path, user_data: str) -> None:
         self.host = make_host(folder, service="ec2")
         self.root = folder / "ec2" / "i-1" / "root"
@@ -116,7 +114,6 @@ class Machine:
         self.run.start()
 
     def prints(self, text: bytes) -> None:
-        """Wait until that is on the console."""
         wait_until(lambda: text in console_output(self.host, "i-1"))
 
     def stop(self) -> None:

@@ -47,8 +47,6 @@ http.server.ThreadingHTTPServer(address, Handler).serve_forever()
 
 
 class Bench:
-    """An instance of a small server."""
-
     def __init__(self, directory: Path) -> None:
         self.directory = directory
         (directory / "marks").mkdir()
