@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import json
+import operator
 import re
 from collections.abc import Iterator
 from typing import Any
@@ -12,7 +13,10 @@ from botocore.model import ListShape, MapShape, Shape, StructureShape
 
 from emulator.platform.errors import ServiceError
 
-_SCALARS: dict[str, tuple[tuple[type, ...], str]] = {
+_TYPES: dict[str, tuple[tuple[type, ...], str]] = {
+    "structure": ((dict,), "a structure or map"),
+    "map": ((dict,), "a structure or map"),
+    "list": ((list,), "a list"),
     "string": ((str,), "a String"),
     "blob": ((str,), "a String"),
     "integer": ((int,), "an Integer"),
@@ -46,38 +50,26 @@ def validate(payload: Any, shape: Shape) -> None:
 
 
 def _problems(value: Any, shape: Shape, path: str) -> Iterator[str]:
-    _check_type(value, shape, path)
+    accepted, name = _TYPES[shape.type_name]
+    true_for_1 = isinstance(value, bool) and bool not in accepted  # JSON's true is an int to Python
+    if true_for_1 or not issubclass(type(value), accepted):
+        where = f" at '{path}'" if path else ""
+        raise ServiceError("SerializationException", f"Expected {name}{where}, got {_show(value)}.")
+    if shape.type_name in ("integer", "long", "float", "double"):
+        yield from _range_problems(value, value, shape, path, "value")
+    elif shape.type_name in ("list", "map", "string", "blob"):
+        yield from _range_problems(value, len(value), shape, path, "length")
     if isinstance(shape, StructureShape):
         yield from _structure_problems(value, shape, path)
     elif isinstance(shape, ListShape):
-        yield from _range_problems(value, len(value), shape, path, "length")
         for number, item in enumerate(value, start=1):
             yield from _problems(item, shape.member, f"{path}.{number}.member")
     elif isinstance(shape, MapShape):
-        yield from _range_problems(value, len(value), shape, path, "length")
         for key, item in value.items():
             yield from _problems(key, shape.key, f"{path}.{key}.key")
             yield from _problems(item, shape.value, f"{path}.{key}.member")
     elif shape.type_name in ("string", "blob"):
-        yield from _range_problems(value, len(value), shape, path, "length")
         yield from _string_problems(value, shape, path)
-    elif shape.type_name in ("integer", "long", "float", "double"):
-        yield from _range_problems(value, value, shape, path, "value")
-
-
-def _check_type(value: Any, shape: Shape, path: str) -> None:
-    where = f" at '{path}'" if path else ""
-    if isinstance(shape, StructureShape | MapShape):
-        if not isinstance(value, dict):
-            raise ServiceError("SerializationException", f"Expected a structure or map{where}, got {_show(value)}.")
-    elif isinstance(shape, ListShape):
-        if not isinstance(value, list):
-            raise ServiceError("SerializationException", f"Expected a list{where}, got {_show(value)}.")
-    else:
-        accepted, name = _SCALARS[shape.type_name]
-        # JSON's true is an int to Python
-        if not isinstance(value, accepted) or (isinstance(value, bool) and bool not in accepted):
-            raise ServiceError("SerializationException", f"Expected {name}{where}, got {_show(value)}.")
 
 
 def _structure_problems(value: dict[str, Any], shape: StructureShape, path: str) -> Iterator[str]:
@@ -93,12 +85,9 @@ def _structure_problems(value: dict[str, Any], shape: StructureShape, path: str)
 
 
 def _range_problems(value: Any, measure: float, shape: Shape, path: str, what: str) -> Iterator[str]:
-    for bound, words, broken in (
-        ("min", "greater", lambda limit: measure < limit),
-        ("max", "less", lambda limit: measure > limit),
-    ):
+    for bound, words, broken in (("min", "greater", operator.lt), ("max", "less", operator.gt)):
         limit = shape.metadata.get(bound)
-        if limit is not None and broken(limit):
+        if limit is not None and broken(measure, limit):
             yield _violation(value, path, f"Member must have {what} {words} than or equal to {limit}")
 
 
