@@ -36,13 +36,11 @@ _AGGREGATIONS: dict[str, Callable[[Any], float]] = {"Average": statistics.fmean,
 class Scaling:
     """Changes capacities, one after the other on a thread of its own; all that it knows is in the store.
 
-    `capacities` are those that it can change, by dimension; `now` tells the time.
+    `capacities` are those that it can change, by dimension.
     """
 
-    def __init__(
-        self, host: Host, store: Store, capacities: Mapping[str, Capacity], now: Callable[[], float] = time.time
-    ) -> None:
-        self._clock, self._monitoring, self._now = host.clock, host.monitoring, now
+    def __init__(self, host: Host, store: Store, capacities: Mapping[str, Capacity]) -> None:
+        self._clock, self._monitoring, self._now = host.clock, host.monitoring, time.time
         self._store, self._capacities = store, capacities
         self._tables = Tables(store)
         self._work: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
@@ -103,8 +101,7 @@ class Scaling:
         out, suspended = wanted(current) > current, target["SuspendedState"]
         if suspended["DynamicScalingOutSuspended" if out else "DynamicScalingInSuspended"]:
             return
-        scaling = _state(target)
-        capacity = scaling.next_capacity(current, wanted, self._now())
+        capacity = _state(target).next_capacity(current, wanted, self._now())
         cause = f"monitor alarm {alarm['AlarmName']} in state {state} triggered policy {policy['PolicyName']}"
         if capacity != current:
             self._set(target, current, capacity, cause, _cooldown(policy, out))

@@ -107,9 +107,19 @@ class ServerlessVariant(Variant):
         return await super().ask(headers, body)
 
     async def _post(self, instance: Instance, headers: Mapping[str, str], body: bytes) -> HttpAnswer:
-        began = time.monotonic()
-        await self._set_up(instance)
+        """Wait until an environment is up or taken out, and ask it."""
+        began, cold = time.monotonic(), instance.pool is None
+        while instance.pool is None and instance in self.instances:
+            if instance.failure is not None:
+                self._remove([instance])
+                raise ServerFailed(self._failure_reason(instance))
+            if time.monotonic() - began > _SETUP_SECONDS:
+                message = f"The resources of variant {self.name} are still being provisioned. Wait and try again."
+                raise ServiceError("ModelNotReadyException", message, 429)
+            await asyncio.sleep(_POLL_SECONDS)
         waited = time.monotonic() - began
+        if cold:
+            self._record("ModelSetupTime", 1e6 * waited, "Microseconds")
         answer = await super()._post(instance, headers, body)
         if len(answer.body) > MAX_BODY_BYTES:
             raise ServerFailed(f"The response has more than {MAX_BODY_BYTES} bytes.")
@@ -136,21 +146,6 @@ class ServerlessVariant(Variant):
             self._used[chosen] = time.monotonic()
         self._publish(busy + 1)
         return chosen
-
-    async def _set_up(self, instance: Instance) -> None:
-        """Wait until an environment is up or taken out, and publish how long that took."""
-        if instance.pool is not None:
-            return
-        began = time.monotonic()
-        while instance.pool is None and instance in self.instances:
-            if instance.failure is not None:
-                self._remove([instance])
-                raise ServerFailed(self._failure_reason(instance))
-            if time.monotonic() - began > _SETUP_SECONDS:
-                message = f"The resources of variant {self.name} are still being provisioned. Wait and try again."
-                raise ServiceError("ModelNotReadyException", message, 429)
-            await asyncio.sleep(_POLL_SECONDS)
-        self._record("ModelSetupTime", 1e6 * (time.monotonic() - began), "Microseconds")
 
     def _publish(self, concurrent: int) -> None:
         self._record("ServerlessConcurrentExecutionsUtilization", concurrent / self.max_concurrency)
