@@ -22,8 +22,10 @@ logger = logging.getLogger(__name__)
 
 #: How long captures are collected for one object, in AWS's seconds; on AWS it "can require a couple of minutes".
 CAPTURE_SECONDS = 60.0
-#: Of so much the next object is begun earlier.
+#: Of so much the next object is begun earlier; of more than the second the rest is lost, and said to be. AWS stops
+#: capturing, too, when the disk of an instance has no room for more.
 _OBJECT_BYTES = 16 * 2**20
+_MAX_WAITING_BYTES = 64 * 2**20
 _CLOSING_SECONDS = 30.0
 
 
@@ -50,7 +52,7 @@ class Capture:
         self._report = report
         self._upload_seconds = upload_seconds
         self._waiting: deque[tuple[float, Mapping[str, str], bytes, HttpAnswer]] = deque()
-        self._bytes = 0
+        self._bytes = self._lost = 0
         self._due = threading.Event()
         self._closed = False
         self._thread = threading.Thread(target=self._run, name=f"capture {place}", daemon=True)
@@ -60,12 +62,16 @@ class Capture:
         """Take an invocation if it is one of the sample; the names of `headers` are lower-case."""
         if random.random() >= self._share:  # noqa: S311 - a sample
             return
+        if self._bytes > _MAX_WAITING_BYTES:
+            self._lost += 1
+            return
         self._waiting.append((time.time(), headers, body, answer))
         self._bytes += len(body) + len(answer.body)
         if self._bytes > _OBJECT_BYTES:
             self._due.set()
 
     def close(self) -> None:
+        """Upload what is waiting and stop."""
         self._closed = True
         self._due.set()
         self._thread.join(_CLOSING_SECONDS)
@@ -78,6 +84,9 @@ class Capture:
             self._due.clear()
             closed, self._bytes = self._closed, 0
             taken = [self._waiting.popleft() for _ in range(len(self._waiting))]
+            if self._lost:
+                self._tell(f"{self._lost} invocations: more than {_MAX_WAITING_BYTES} bytes waited for S3")
+                self._lost = 0
             if not taken:
                 continue
             # AWS's name of the file; as there, the folder is the hour (UTC).
@@ -89,9 +98,11 @@ class Capture:
                 lines = "".join(json.dumps(self._record(*invocation)) + "\n" for invocation in taken)
                 s3.put_object(Bucket=self._bucket, Key=key, Body=lines.encode(), **self._encryption)
             except Exception as error:  # whatever keeps captures out of S3 must not stop the endpoint
-                lost = f"{len(taken)} invocations: s3://{self._bucket}/{key}: {artifacts.reason(error)}"
-                self._report(f"[local AWS] data capture lost {lost}")
-                logger.warning("data capture lost %s", lost)
+                self._tell(f"{len(taken)} invocations: s3://{self._bucket}/{key}: {artifacts.reason(error)}")
+
+    def _tell(self, problem: str) -> None:
+        self._report(f"[local AWS] data capture lost {problem}")
+        logger.warning("data capture lost %s", problem)
 
     def _record(self, moment: float, headers: Mapping[str, str], body: bytes, answer: HttpAnswer) -> Payload:
         data = {}
