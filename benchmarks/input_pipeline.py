@@ -32,15 +32,16 @@ from torch import Tensor
 from benchmarks.drawn import write_data_set
 from benchmarks.measuring import (
     Goal,
-    add_common_options,
     finish,
     interleaved,
     machine,
     machine_line,
+    make_parser,
     markdown_table,
     paired_ratio,
+    positive,
 )
-from cli.console import console, progress_bar
+from cli.console import console
 from cli.data.dataset import find_data_set
 from cli.data.shrink import shrink_data_set
 from model.core.network import torchvision_models
@@ -59,33 +60,11 @@ PHOTOGRAPH = (500, 375)  # pixels
 
 @dataclass(frozen=True)
 class Rates:
-    """Images per second of processor time.
+    """Images per second of processor time."""
 
-    Attributes
-    ----------
-    training : float
-        Over all epochs and whatever comes before the first.
-    first : float or None
-        Of what is done once, before the first epoch; None where there is nothing.
-    epoch : float
-        Of the epochs alone.
-    """
-
-    training: float
-    first: float | None
-    epoch: float
-
-
-class _Clock:
-    """Processor time of this process, all its threads."""
-
-    def __init__(self) -> None:
-        self._last = time.process_time()
-
-    def lap(self) -> float:
-        now = time.process_time()
-        elapsed, self._last = now - self._last, now
-        return elapsed
+    training: float  # over all epochs and whatever comes before the first
+    first: float | None  # of what is done once, before the first epoch; None where there is nothing
+    epoch: float  # of the epochs alone
 
 
 def usual(root: Path, epochs: int) -> Rates:
@@ -104,10 +83,10 @@ def usual(root: Path, epochs: int) -> Rates:
         ),
     )
     batches = torch.utils.data.DataLoader(folder, batch_size=BATCH, shuffle=True)
-    clock = _Clock()
+    begin = time.process_time()
     for _ in range(epochs):
         _consume(views for views, _ in batches)
-    rate = len(folder) * epochs / clock.lap()
+    rate = len(folder) * epochs / (time.process_time() - begin)
     return Rates(training=rate, first=None, epoch=rate)
 
 
@@ -117,9 +96,9 @@ def ours(root: Path, epochs: int) -> Rates:
     augmentation = Augmentation(preprocessing)
     generator = torch.Generator().manual_seed(0)
     data_set = discover(root)
-    clock = _Clock()
+    begin = time.process_time()
     images = decode_for_augmentation(data_set.splits["train"], preprocessing, threads=1)
-    first = clock.lap()
+    decoded = time.process_time()
     for _ in range(epochs):
         order = torch.randperm(len(images), generator=generator).numpy()
         _consume(
@@ -130,9 +109,9 @@ def ours(root: Path, epochs: int) -> Rates:
             )
             for chosen in (order[begin : begin + BATCH] for begin in range(0, len(order), BATCH))
         )
-    after = clock.lap()
-    count = len(images)
-    return Rates(training=count * epochs / (first + after), first=count / first, epoch=count * epochs / after)
+    end, count = time.process_time(), len(images)
+    seen = count * epochs
+    return Rates(training=seen / (end - begin), first=count / (decoded - begin), epoch=seen / (end - decoded))
 
 
 def _consume(batches: Iterable[Tensor]) -> None:
@@ -159,9 +138,7 @@ def main(argv: list[str] | None = None) -> int:
         }
         for measure in systems.values():  # imports, first allocations
             measure()
-        with progress_bar("Measuring", arguments.rounds * len(systems)) as report:
-            done = itertools.count()
-            measured = interleaved(systems, arguments.rounds, progress=lambda _: report(next(done)))
+        measured = interleaved(systems, arguments.rounds)
 
     usual_rates = [rates.training for rates in measured["usual"]]
     ratios = {name: paired_ratio([r.training for r in rounds], usual_rates) for name, rounds in measured.items()}
@@ -215,24 +192,15 @@ def _make_data_set(root: Path, photographs: Path | None, count: int) -> None:
 
 
 def _parse(argv: list[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        prog="python -m benchmarks.input_pipeline", description=__doc__.partition("\n")[0] if __doc__ else None
-    )
+    parser = make_parser("input_pipeline", __doc__, rounds=5)
     parser.add_argument(
         "--images", type=Path, metavar="DIR", help="photographs to use; without, images of that size are drawn"
     )
-    parser.add_argument(
-        "--count", type=int, default=128, help=f"images, a multiple of {CLASSES} (default: %(default)s)"
-    )
-    parser.add_argument(
-        "--epochs", type=int, default=40, help="length of the training (default: that of train.py, %(default)s)"
-    )
-    add_common_options(parser, rounds=5)
+    parser.add_argument("--count", type=int, default=128, help=f"images, a multiple of {CLASSES} (%(default)s)")
+    parser.add_argument("--epochs", type=positive, default=40, help="of the training (as of train.py, %(default)s)")
     arguments = parser.parse_args(argv)
     if arguments.count < CLASSES or arguments.count % CLASSES:
         parser.error(f"--count must be a multiple of {CLASSES}, not {arguments.count}")
-    if arguments.epochs < 1:
-        parser.error(f"--epochs must be at least 1, not {arguments.epochs}")
     return arguments
 
 

@@ -32,11 +32,11 @@ import botocore
 
 from benchmarks.measuring import (
     Goal,
-    add_common_options,
     finish,
     interleaved,
     machine,
     machine_line,
+    make_parser,
     markdown_table,
     positive,
 )
@@ -62,30 +62,16 @@ class CallError(Exception):
 
 @dataclass(frozen=True)
 class Start:
-    """One fresh process.
+    """One fresh process."""
 
-    Attributes
-    ----------
-    init_ms : float
-        Importing the module and what it does then; of Python itself, starting and ending.
-    own_ms : dict of int to float
-        By the image's size in bytes, the median own time of a call.
-    """
-
-    init_ms: float
-    own_ms: dict[int, float]
+    init_ms: float  # importing the module and what it does then; of Python itself, starting and ending
+    own_ms: dict[int, float]  # by the image's size in bytes, the median own time of a call
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the benchmark's command line and return its exit status."""
-    parser = argparse.ArgumentParser(
-        prog="python -m benchmarks.lambda_start",
-        description=(__doc__ or "").partition("\n")[0],
-    )
-    parser.add_argument(
-        "--calls", type=positive, default=15, help="of each image's size, in each process (%(default)s)"
-    )
-    add_common_options(parser, rounds=9)
+    parser = make_parser("lambda_start", __doc__, rounds=9)
+    parser.add_argument("--calls", type=positive, default=15, help="of each size, in each process (%(default)s)")
     arguments = parser.parse_args(argv)
     description = machine(["boto3", "botocore"])
     console.print(machine_line(description))
@@ -97,7 +83,7 @@ def main(argv: Sequence[str] | None = None) -> int:
                 start = functools.partial(call_handler, asset, module)
                 systems[_started(module)] = start
                 systems[_called(module)] = functools.partial(start, calls=arguments.calls, address=address)
-            measured = interleaved(systems, arguments.rounds, progress=lambda line: console.print(line, style="dim"))
+            measured = interleaved(systems, arguments.rounds)
     except CallError as error:
         error_console.print(f"Stopped: {error}", markup=False)
         return 1
@@ -145,22 +131,9 @@ def python_start() -> Start:
 
 
 def call_handler(asset: Path, module: str, *, calls: int = 0, address: str = "") -> Start:
-    """Load a handler in a fresh process and call it.
+    """Load a handler of the asset in a fresh process and call it at the address, so many times with each size.
 
-    Parameters
-    ----------
-    asset : Path
-        The folder with both handlers.
-    module : str
-    calls : int
-        How many times with each size; 0 only loads it, for AWS's own address and so with all that TLS needs.
-    address : str
-        The endpoint's, when it is called.
-
-    Raises
-    ------
-    CallError
-        When it fails or gives a wrong answer.
+    Without calls it is loaded for AWS's own address, and so with all that TLS needs.
     """
     environment = {
         "PATH": os.environ.get("PATH", os.defpath),

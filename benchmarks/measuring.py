@@ -10,7 +10,6 @@ import argparse
 import contextlib
 import importlib.metadata
 import json
-import math
 import os
 import platform
 import statistics
@@ -34,89 +33,33 @@ _CPU_INFORMATION = Path("/proc/cpuinfo")
 _CPU_FEATURES = ("avx2", "avx512f", "avx512_vnni", "avx_vnni", "avx512_bf16", "amx_int8", "asimd", "asimddp")
 
 
-def interleaved(
-    systems: Mapping[str, Callable[[], T]], rounds: int, *, progress: Callable[[str], None] = lambda _: None
-) -> dict[str, list[T]]:
-    """Measure several systems in turns.
+def interleaved(systems: Mapping[str, Callable[[], T]], rounds: int) -> dict[str, list[T]]:
+    """Measure several systems in turns, and say whose turn it is; return by name one measurement per round.
 
     Every round measures each system once and begins with another one, so that none is always the first after a pause
     or always behind the same neighbour.
-
-    Parameters
-    ----------
-    systems : mapping of str to callable
-        By name, what does one measurement and returns it.
-    rounds : int
-        At least 1.
-    progress : callable
-        Called with a line for a person before each measurement.
-
-    Returns
-    -------
-    dict of str to list
-        By name, one measurement per round, in the order of the rounds.
-
-    Raises
-    ------
-    ValueError
-        When there is less than one round.
     """
-    if rounds < 1:
-        raise ValueError(f"at least 1 round is needed, not {rounds}")
     names = list(systems)
     measured: dict[str, list[T]] = {name: [] for name in names}
     for index in range(rounds):
-        first = index % len(names) if names else 0
+        first = index % len(names)
         for name in names[first:] + names[:first]:
-            progress(f"round {index + 1} of {rounds}: {name}")
+            console.print(f"round {index + 1} of {rounds}: {name}", style="dim")
             measured[name].append(systems[name]())
     return measured
 
 
-def percentile(values: Iterable[float], percent: float) -> float:
-    """Return the smallest of the values that at least `percent` (0 to 100) of them do not exceed (the nearest rank).
-
-    Raises
-    ------
-    ValueError
-        When there are no values, or `percent` is out of range.
-    """
-    ordered = sorted(values)
-    if not ordered:
-        raise ValueError("there are no values")
-    if not 0 <= percent <= 100:
-        raise ValueError(f"percent goes from 0 to 100, not {percent}")
-    return ordered[max(0, math.ceil(percent / 100 * len(ordered)) - 1)]
-
-
 def paired_ratio(numerators: Sequence[float], denominators: Sequence[float]) -> float:
-    """Return the median of the rounds' ratios; what slowed a whole round down cancels out.
-
-    Raises
-    ------
-    ValueError
-        When the two do not have the same number of rounds, or there are none.
-    """
-    if len(numerators) != len(denominators) or not numerators:
-        raise ValueError(f"{len(numerators)} and {len(denominators)} rounds cannot be paired")
+    """Return the median of the rounds' ratios; what slowed a whole round down cancels out."""
     return statistics.median(a / b for a, b in zip(numerators, denominators, strict=True))
 
 
 @dataclass(frozen=True, slots=True)
 class Memory:
-    """What processes keep in memory, in bytes.
+    """What processes keep in memory, in bytes."""
 
-    Attributes
-    ----------
-    uss : int
-        Unique: what would be free if they all ended, had each no relatives.
-    pss : int
-        Proportional: like `uss`, and of every page that is shared, each process's part. The sum over a process
-        tree counts a page that its members share once, so this is what a tree takes.
-    """
-
-    uss: int
-    pss: int
+    uss: int  # unique: what would be free if they all ended, had each no relatives
+    pss: int  # and of every page that is shared, each process's part: what a tree takes, all its processes added
 
 
 def tree_memory(pid: int) -> Memory:
@@ -149,13 +92,7 @@ def process_tree(pid: int) -> list[psutil.Process]:
 
 
 def machine(packages: Iterable[str] = ()) -> dict[str, Any]:
-    """Describe where and when something is measured.
-
-    Parameters
-    ----------
-    packages : iterable of str
-        Distributions whose installed versions belong to the result.
-    """
+    """Describe where and when something is measured; the versions of these distributions belong to the result."""
     try:
         information = _CPU_INFORMATION.read_text(encoding="utf-8")
     except OSError:  # not Linux
@@ -189,29 +126,16 @@ def machine_line(description: Mapping[str, Any]) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Goal:
-    """A promise with what was measured.
-
-    Attributes
-    ----------
-    name : str
-    measured : float or None
-        None when this run did not measure it.
-    limit : float
-    at_least : bool
-        Whether the limit is the smallest (True) or the largest value that meets the goal.
-    unit : str
-        Behind both numbers, with its space if it wants one.
-    """
+    """A promise with what was measured."""
 
     name: str
-    measured: float | None
+    measured: float | None  # None when this run did not measure it
     limit: float
-    at_least: bool
-    unit: str = ""
+    at_least: bool  # whether the limit is the smallest (True) or the largest value that meets the goal
+    unit: str = ""  # behind both numbers, with its space if it wants one
 
     @property
     def met(self) -> bool | None:
-        """Whether the goal is met; None when it was not measured."""
         if self.measured is None:
             return None
         return self.measured >= self.limit if self.at_least else self.measured <= self.limit
@@ -229,45 +153,31 @@ def markdown_table(title: str, columns: Sequence[str], rows: Iterable[Sequence[s
     return table
 
 
-def goals_table(goals: Iterable[Goal]) -> Table:
-    """Return the goals with what was measured, as a table that prints as Markdown."""
-    words = {True: "met", False: "MISSED", None: "not measured"}
-    return markdown_table(
-        "Goals",
-        ("goal", "limit", "measured", ""),
-        (
-            (
-                goal.name,
-                f"{'≥' if goal.at_least else '≤'} {goal.limit:g}{goal.unit}",
-                "" if goal.measured is None else f"{goal.measured:.3g}{goal.unit}",
-                words[goal.met],
-            )
-            for goal in goals
-        ),
-    )
-
-
-def add_common_options(parser: argparse.ArgumentParser, *, rounds: int) -> None:
-    """Add the options of every benchmark: `--rounds`, `--json` and `--check`."""
+def make_parser(module: str, about: str | None, *, rounds: int) -> argparse.ArgumentParser:
+    """Return the parser of a benchmark, described by the first line of its text, with the options of all of them."""
+    about = (about or "").partition("\n")[0]
+    parser = argparse.ArgumentParser(prog=f"python -m benchmarks.{module}", description=about)
     parser.add_argument(
         "--rounds", type=positive, default=rounds, help="how often each system has its turn (%(default)s)"
     )
     parser.add_argument("--json", type=Path, metavar="FILE", help="also write all figures to this file")
     parser.add_argument("--check", action="store_true", help="end with status 1 when a goal is missed or not measured")
+    return parser
 
 
 def finish(arguments: argparse.Namespace, figures: Mapping[str, Any], goals: Sequence[Goal]) -> int:
-    """Print the goals, write the JSON file if one is asked for, and return the exit status.
-
-    Parameters
-    ----------
-    arguments : argparse.Namespace
-        With `json` and `check`, from `add_common_options`.
-    figures : mapping
-        What JSON can hold.
-    goals : sequence of Goal
-    """
-    console.print(goals_table(goals))
+    """Print the goals, write the JSON file if one is asked for, and return the exit status."""
+    words = {True: "met", False: "MISSED", None: "not measured"}
+    rows = [
+        (
+            goal.name,
+            f"{'≥' if goal.at_least else '≤'} {goal.limit:g}{goal.unit}",
+            "" if goal.measured is None else f"{goal.measured:.3g}{goal.unit}",
+            words[goal.met],
+        )
+        for goal in goals
+    ]
+    console.print(markdown_table("Goals", ("goal", "limit", "measured", ""), rows))
     if arguments.json is not None:
         document = {**figures, "goals": [{**asdict(goal), "met": goal.met} for goal in goals]}
         arguments.json.parent.mkdir(parents=True, exist_ok=True)

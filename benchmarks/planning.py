@@ -9,7 +9,6 @@ AWS. The model server sleeps instead of computing, so that instances do not shar
 
 from __future__ import annotations
 
-import argparse
 import io
 import json
 import shutil
@@ -23,8 +22,7 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.measuring import Goal, add_common_options, finish, markdown_table, positive
-from benchmarks.serving_systems import free_port
+from benchmarks.measuring import Goal, finish, make_parser, markdown_table, positive
 from cli.aws import ROOT, Stage
 from cli.console import console
 from cli.load.generator import Call, open_loop
@@ -32,6 +30,7 @@ from cli.local import commands as local
 from cli.planning.simulator import Fleet, simulate, tracking
 from cli.planning.traffic import Series
 from cli.serving.function_client import signed_headers
+from emulator.platform.settings import free_port
 
 _STATE = ROOT / "build" / "benchmarks" / "planning"
 _SERVICE_SECONDS, _GOAL_SECONDS = 0.05, 0.3  # real ones
@@ -73,9 +72,8 @@ ThreadingHTTPServer(("127.0.0.1", int(os.environ["SAGEMAKER_BIND_TO_PORT"])), Ha
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the benchmark's command line and return its exit status."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.planning", description=(__doc__ or "").splitlines()[0])
+    parser = make_parser("planning", __doc__, rounds=3)
     parser.add_argument("--clock", type=positive, default=20, help="how much faster the local AWS runs (%(default)s)")
-    add_common_options(parser, rounds=3)
     arguments = parser.parse_args(argv)
     clock, found = arguments.clock, list[dict[str, tuple[float, float]]]()
     shutil.rmtree(_STATE, ignore_errors=True)

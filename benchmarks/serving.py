@@ -22,18 +22,19 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from benchmarks import serving_systems as systems
 from benchmarks.load import WrongAnswerError
 from benchmarks.measuring import (
     Goal,
-    add_common_options,
     finish,
     interleaved,
     machine,
     machine_line,
+    make_parser,
     markdown_table,
     paired_ratio,
-    percentile,
     positive,
 )
 from benchmarks.serving_systems import BrokenSystemError, ModelError, Plan, Served, Turn
@@ -70,10 +71,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="python -m benchmarks.serving",
-        description=(__doc__ or "").partition("\n")[0],
-    )
+    parser = make_parser("serving", __doc__, rounds=3)
     parser.add_argument("--clients", type=positive, nargs="+", default=[1, 8, 32], help="callers at once (1 8 32)")
     parser.add_argument("--seconds", type=positive, default=4, help="of each load (%(default)s)")
     parser.add_argument("--quick", action="store_true", help="one round of 2 seconds: indicative only")
@@ -83,13 +81,8 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--input-size", type=positive, default=224, help="pixels (%(default)s)")
     parser.add_argument("--images", type=Path, metavar="DIR", help="JPEG files to send in place of drawn ones")
     for name, what in (("peers", "LitServe and BentoML"), ("chain", "the function URL on a local AWS")):
-        parser.add_argument(
-            f"--{name}",
-            action=argparse.BooleanOptionalAction,
-            default=True,
-            help=f"measure {what} (by default)",
-        )
-    add_common_options(parser, rounds=3)
+        option = argparse.BooleanOptionalAction
+        parser.add_argument(f"--{name}", action=option, default=True, help=f"measure {what} (by default)")
     return parser
 
 
@@ -118,7 +111,7 @@ def _run(arguments: argparse.Namespace) -> int:
             console.print("Deploying the stacks on a local AWS.")
             chain = stack.enter_context(deployed(served, plan, folder))
             turns[_chain_name(served)] = functools.partial(chain.turn, plan)
-        results = interleaved(turns, arguments.rounds, progress=lambda line: console.print(line, style="dim"))
+        results = interleaved(turns, arguments.rounds)
     _print_results(results)
     figures = {
         "machine": description,
@@ -173,15 +166,7 @@ def _chain_name(served: Served) -> str:
 
 
 def goals(results: Results, shipped: Served) -> list[Goal]:
-    """Compare the results with what was promised.
-
-    Parameters
-    ----------
-    results : mapping of str to list of Turn
-        By system, one turn per round.
-    shipped : Served
-        The artifact whose server the goals are about.
-    """
+    """Compare the results with what was promised of the artifact that ships."""
     server = results[_server_name(shipped)]
     busy = _throughput(server, _BUSY_CLIENTS)
     limit = _throughput(results[_limit_name(shipped)])
@@ -248,7 +233,7 @@ def _print_results(results: Results) -> None:
             # A round in which every caller waited for one answer all the time has no latencies.
             latencies = [load.latencies_ms for load in rounds if load.latencies_ms]
             p50, p95 = (
-                f"{statistics.median(percentile(found, percent) for found in latencies):.1f}" if latencies else "–"
+                f"{statistics.median(np.percentile(found, percent) for found in latencies):.1f}" if latencies else "–"
                 for percent in (50, 95)
             )
             cpu = [load.cpu_ms for load in rounds if load.cpu_ms is not None]

@@ -10,12 +10,13 @@ from pathlib import Path
 
 from benchmarks.load import Expected, run_load
 from benchmarks.measuring import tree_cpu_seconds
-from benchmarks.serving_systems import Plan, Served, Turn, free_port, loads_of
+from benchmarks.serving_systems import Plan, Served, Turn, loads_of
 from cli.aws import Stage
 from cli.load.generator import Call
 from cli.local import commands as local
 from cli.operating.deploying import deploy_stacks
 from cli.serving.function_client import signed_headers
+from emulator.platform.settings import free_port
 from model.core.packaging import package
 
 # Each caller at once needs an execution environment of the function, and each of those starts once.
@@ -26,16 +27,7 @@ _SETTLING_SECONDS = 60.0
 
 
 class Chain:
-    """A deployed function, called through its URL with signed requests.
-
-    Parameters
-    ----------
-    stage : Stage
-    served : Served
-        What the endpoint serves.
-    pid : int
-        The local AWS's process, from which all others descend.
-    """
+    """A deployed function, called through its URL with signed requests; `pid`: of the local AWS, the first process."""
 
     def __init__(self, stage: Stage, served: Served, pid: int) -> None:
         self._stage, self._url = stage, stage.output("inference", "FunctionUrl")
@@ -60,21 +52,7 @@ class Chain:
 
 @contextlib.contextmanager
 def deployed(served: Served, plan: Plan, folder: Path) -> Iterator[Chain]:
-    """Deploy the storage and the inference stack on a new local AWS, which is gone afterwards.
-
-    Parameters
-    ----------
-    served : Served
-        The artifact that is deployed.
-    plan : Plan
-    folder : Path
-        For the packaged artifact, the local AWS's state, and `cdk.log`.
-
-    Raises
-    ------
-    cli.errors.CommandError
-        When the local AWS does not start or a stack is not deployed.
-    """
+    """Deploy the storage and the inference stack on a new local AWS, which is gone afterwards."""
     state, artifact = folder / "local-aws", folder / "model.tar.gz"
     shutil.rmtree(state, ignore_errors=True)
     package(served.folder, artifact)
@@ -106,10 +84,5 @@ def _hold_one_instance(stage: Stage) -> None:
     """A second instance would run on the same processors: what is measured is one."""
     scaling = stage.client("application-autoscaling")
     for target in scaling.describe_scalable_targets(ServiceNamespace="sagemaker")["ScalableTargets"]:
-        scaling.register_scalable_target(
-            ServiceNamespace=target["ServiceNamespace"],
-            ResourceId=target["ResourceId"],
-            ScalableDimension=target["ScalableDimension"],
-            MinCapacity=1,
-            MaxCapacity=1,
-        )
+        named = {name: target[name] for name in ("ServiceNamespace", "ResourceId", "ScalableDimension")}
+        scaling.register_scalable_target(**named, MinCapacity=1, MaxCapacity=1)

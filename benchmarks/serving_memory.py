@@ -13,9 +13,7 @@ import contextlib
 import http.client
 import io
 import json
-import os
 import random
-import socket
 import subprocess
 import sys
 import tempfile
@@ -31,13 +29,14 @@ from PIL import Image
 from rich.progress import track
 
 from benchmarks.measuring import Goal, finish, machine, machine_line, markdown_table, tree_memory
+from benchmarks.serving_systems import HOST, started
 from cli.console import console
+from emulator.platform.settings import free_port
 from model.core.artifact import ONNX_FILE, WEIGHTS_FILE, ModelCard, file_version
 from model.core.network import build
 from model.core.packaging import add_serving_program
 from model.training.artifact.export import export_onnx
 
-HOST = "127.0.0.1"
 CALLERS = 8
 FIRST_READING = 1_000
 READINGS_EVERY = 5_000
@@ -81,10 +80,8 @@ def main() -> int:
         artifact = arguments.artifact or write_artifact(Path(folder) / "artifact")
         with running_server(artifact, Path(folder) / "log") as (process, port):
             readings, statuses = measure(process.pid, port, questions(), arguments.requests)
-    table = markdown_table("Memory of the server's processes", ("requests", "MB"), [])
-    for count, megabytes in readings.items():
-        table.add_row(f"{count:,}", f"{megabytes:.1f}")
-    console.print(table)
+    rows = [(f"{count:,}", f"{megabytes:.1f}") for count, megabytes in readings.items()]
+    console.print(markdown_table("Memory of the server's processes", ("requests", "MB"), rows))
     console.print("Answers: " + ", ".join(f"{count:,} x {status}" for status, count in sorted(statuses.items())))
     growth = readings[max(readings)] - readings[FIRST_READING]
     goals = [
@@ -156,19 +153,14 @@ def _image(grain: np.random.Generator, width: int, height: int, mode: str, file_
 @contextlib.contextmanager
 def running_server(artifact: Path, log: Path) -> Iterator[tuple[subprocess.Popen[bytes], int]]:
     """Run an artifact's own program with two workers, as a container does, and give its process and its port."""
-    with socket.socket() as probe:
-        probe.bind((HOST, 0))
-        port = probe.getsockname()[1]
-    environment = {
-        "PATH": os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath)]),
+    port = free_port()
+    settings = {
         "SM_MODEL_DIR": str(artifact),
         "SAGEMAKER_BIND_TO_HOST": HOST,
         "SAGEMAKER_BIND_TO_PORT": str(port),
         "SAGEMAKER_MODEL_SERVER_WORKERS": "2",
     }
-    with log.open("wb") as output:
-        process = subprocess.Popen([artifact / "code" / "serve"], env=environment, stderr=output)
-    try:
+    with started([str(artifact / "code" / "serve")], settings, Path(sys.executable).parent, log) as process:
         deadline = time.monotonic() + _START_SECONDS
         # Both workers, because memory is measured.
         while log.read_text().count("A worker has loaded the model") < 2:
@@ -176,9 +168,6 @@ def running_server(artifact: Path, log: Path) -> Iterator[tuple[subprocess.Popen
                 raise SystemExit(f"The model server did not start:\n{log.read_text()[-2000:]}")
             time.sleep(0.05)
         yield process, port
-    finally:
-        process.terminate()
-        process.wait()
 
 
 def measure(pid: int, port: int, asked: Sequence[Question], requests: int) -> tuple[dict[int, float], Counter[int]]:

@@ -63,13 +63,7 @@ def _encode(image: Image.Image) -> bytes:
 
 
 def read_images(folder: Path) -> list[bytes]:
-    """Read the JPEG files of a folder.
-
-    Raises
-    ------
-    ModelError
-        When there are none, or more than there are classes.
-    """
+    """Read the JPEG files of a folder; a ModelError when there are none, or more than there are classes."""
     paths = sorted(path for path in folder.glob("*") if path.suffix.lower() in (".jpg", ".jpeg"))
     if not 1 <= len(paths) <= CLASSES:
         raise ModelError(f"{folder} has {len(paths)} JPEG images; 1 to {CLASSES} are needed.")
@@ -79,19 +73,7 @@ def read_images(folder: Path) -> list[bytes]:
 def make_artifacts(
     folder: Path, architecture: str, input_size: int, images: list[bytes]
 ) -> tuple[Served, Served | None, Decision]:
-    """Make the artifacts of a network: fp32, int8 where it can be quantised, and how that was decided.
-
-    Parameters
-    ----------
-    folder : Path
-        Where the folders `fp32` and `int8` are made.
-    architecture : str
-        As `model.core.network.build` takes it.
-    input_size : int
-        Pixels.
-    images : list of bytes
-        JPEG files.
-    """
+    """Make the artifacts of a network in a folder: fp32, int8 where it can be quantised; and how that was decided."""
     preprocessing = made_for(architecture).at(input_size)
     decoded = [decode(image, target_size=preprocessing.resize_size) for image in images]
     pixels = np.stack([preprocessing.crop(image) for image in decoded])
@@ -153,24 +135,8 @@ def distinguishing_network(architecture: str, inputs: npt.NDArray[np.float32]) -
 
     Plain random weights give every image nearly the same answer, by which a server that never runs the network
     could not be told from one that does. So batch normalisation takes its statistics from the images, and the last
-    layer has for each image one class, which points from the mean image's features to this image's.
-
-    Parameters
-    ----------
-    architecture : str
-        As `model.core.network.build` takes it.
-    inputs : numpy.ndarray
-        float32 [N, 3, S, S], preprocessed; N at most `CLASSES`.
-
-    Returns
-    -------
-    torch.nn.Module
-        In evaluation mode, `CLASSES` outputs; the nth input has the nth class. The same arguments, the same weights.
-
-    Raises
-    ------
-    ModelError, NetworkError
-        For an architecture that does not end in a linear layer; that is unknown or does not take images of this size.
+    layer has for each image one class, which points from the mean image's features to this image's. The nth input, of
+    float32 [N, 3, S, S] and at most `CLASSES`, has the nth class.
     """
     torch.manual_seed(SEED)
     network = build(architecture, CLASSES, input_size=inputs.shape[-1]).eval()

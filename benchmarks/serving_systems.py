@@ -10,7 +10,6 @@ import multiprocessing
 import os
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -27,6 +26,7 @@ from benchmarks.load import Expected, Load, run_load
 from benchmarks.measuring import Memory, process_tree, tree_memory
 from cli.aws import ROOT
 from cli.load.generator import Call
+from emulator.platform.settings import free_port
 from model.core.predictor import Predictor
 
 HOST = "127.0.0.1"
@@ -46,63 +46,31 @@ class BrokenSystemError(Exception):
 
 @dataclass(frozen=True)
 class Served:
-    """A model artifact with its right answers.
-
-    Attributes
-    ----------
-    folder : Path
-        The artifact.
-    precision : str
-        "fp32" or "int8".
-    expected : list of Expected
-        For each image, what the artifact's own predictor says.
-    """
+    """A model artifact with its right answers."""
 
     folder: Path
-    precision: str
-    expected: list[Expected]
+    precision: str  # "fp32" or "int8"
+    expected: list[Expected]  # for each image, what the artifact's own predictor says
 
 
 @dataclass(frozen=True)
 class Plan:
-    """How each system is loaded.
+    """How each system is loaded."""
 
-    Attributes
-    ----------
-    images : list of bytes
-        JPEG files.
-    clients : tuple of int
-        Callers at once, in the order of measuring.
-    seconds, warm_up_seconds : float
-        Of each load.
-    workers : int
-        Worker processes of the servers that have several.
-    """
-
-    images: list[bytes]
-    clients: tuple[int, ...]
-    seconds: float
+    images: list[bytes]  # JPEG files
+    clients: tuple[int, ...]  # callers at once, in the order of measuring
+    seconds: float  # of each load
     warm_up_seconds: float
-    workers: int
+    workers: int  # worker processes of the servers that have several
 
 
 @dataclass(frozen=True)
 class Turn:
-    """What one system gave in one round.
+    """What one system gave in one round."""
 
-    Attributes
-    ----------
-    loads : dict of int to Load
-        By the number of callers; of the in-process limit, by the number of processes.
-    start_seconds : float or None
-        From starting the program to its first answer.
-    memory : Memory or None
-        Of all its processes, after the last load.
-    """
-
-    loads: dict[int, Load]
-    start_seconds: float | None = None
-    memory: Memory | None = None
+    loads: dict[int, Load]  # by the number of callers; of the in-process limit, by the number of processes
+    start_seconds: float | None = None  # from starting the program to its first answer
+    memory: Memory | None = None  # of all its processes, after the last load
 
 
 def in_process(served: Served, plan: Plan) -> Turn:
@@ -210,7 +178,7 @@ def _measure_server(
     log: Path,
 ) -> Turn:
     began = time.perf_counter()
-    with _started(program, settings, programs, log) as process:
+    with started(program, settings, programs, log) as process:
         _wait_for_answer(*calls[0], program[0], process, log)
         start_seconds = time.perf_counter() - began
         loads = loads_of(calls, plan, process.pid)
@@ -223,7 +191,7 @@ def loads_of(calls: list[tuple[Call, Expected]], plan: Plan, pid: int) -> dict[i
 
 
 @contextlib.contextmanager
-def _started(
+def started(
     program: list[str], settings: dict[str, str], programs: Path, log: Path
 ) -> Iterator[subprocess.Popen[bytes]]:
     """Run a program in a process group of its own; at the end nothing of the group is left."""
@@ -270,26 +238,8 @@ def _wait_for_answer(call: Call, expected: Expected, program: str, process: subp
         time.sleep(_POLL_SECONDS)
 
 
-def free_port() -> int:
-    """Return a port of the loopback address that nobody listens on."""
-    with socket.socket() as probe:
-        probe.bind((HOST, 0))
-        return int(probe.getsockname()[1])
-
-
 def install_peers(folder: Path, report: Callable[[str], None]) -> Path:
-    """Make the virtual environment of LitServe and BentoML, unless it is there.
-
-    Returns
-    -------
-    Path
-        The environment's folder.
-
-    Raises
-    ------
-    BrokenSystemError
-        When something cannot be installed; the message holds the installer's.
-    """
+    """Make the virtual environment of LitServe and BentoML in a folder, unless it is there; return the folder."""
     pins = ROOT / "benchmarks" / "requirements-peers.txt"
     lock = pins.with_suffix(".lock")
     installed = folder / lock.name

@@ -2,30 +2,14 @@
 
     python -m benchmarks.training [--quick] [--rounds N] [--skip step input processes] [--json FILE]
 
-Three comparisons, each a ratio with its goal:
-
-step
-    Images per second of whole training steps of a ResNet-18 at 224 pixels, batches of 32, all cores. The plain loop
-    is the one of every tutorial (contiguous tensors, float32, eager, AdamW) on batches that lie ready in memory. Ours
-    is `model.training.loop.engine.fit`, which also augments its images: compiled in float32 and, where the CPU has
-    instructions for it, in mixed precision with and without compiling. The goal applies to the compiled step of the
-    fewest digits. Beside them the step's convolutions alone, forward and backward in float32, which no step in float32
-    can outrun with these kernels. Each has a process of its own, so that each has its own settings of OpenMP and of the
-    allocator, as `model/train.py` makes them, and they take turns; an epoch of `fit` is one turn. What compiling takes
-    is printed apart.
-input
-    `benchmarks.input_pipeline` with its own goal; one core.
-processes
-    `python -m model.train --processes-per-host 2`, one thread each, against one process of one thread with half the
-    batch. 2 x the single process's images per second would be an efficiency of 1. How near a machine lets two
-    processes come to that is printed beside it: two such trainings at the same time that know nothing of each other.
-    Whole trainings take turns; the epochs after the first count.
+Three comparisons, each a ratio with its goal; benchmarks/README.md says what is compared, and why so. What trains in
+the step's comparison has a process of its own, with its own settings of OpenMP and of the allocator, as
+`model/train.py` makes them; they take turns, and an epoch of `fit` is one turn.
 """
 
 from __future__ import annotations
 
 import argparse
-import itertools
 import json
 import os
 import statistics
@@ -42,15 +26,15 @@ from typing import Any
 from benchmarks.drawn import write_data_set
 from benchmarks.measuring import (
     Goal,
-    add_common_options,
     finish,
     interleaved,
     machine,
     machine_line,
+    make_parser,
     markdown_table,
     paired_ratio,
 )
-from cli.console import console, progress_bar
+from cli.console import console
 
 PARTS = ("step", "input", "processes")
 SIZE, BATCH, CLASSES = 224, 32, 133
@@ -214,7 +198,7 @@ def measure_step(rounds: int, steps: int, *, cached: bool) -> dict[str, Any]:
         CONVOLUTIONS,
         *(way for way, (half, _) in OURS.items() if half == "off" or half_type(half, cpu) is not None),
     ]
-    with ExitStack() as stack, progress_bar("Compiling and measuring the training step", len(ways) * rounds) as report:
+    with ExitStack() as stack:
         environment = {"OMP_WAIT_POLICY": "PASSIVE"}  # as model/train.py sets it
         if not cached:
             environment["TORCHINDUCTOR_CACHE_DIR"] = stack.enter_context(tempfile.TemporaryDirectory())
@@ -222,8 +206,7 @@ def measure_step(rounds: int, steps: int, *, cached: bool) -> dict[str, Any]:
             way: stack.enter_context(_taking_turns(way, steps, {} if way == "plain" else environment)) for way in ways
         }
         first = {way: turn() for way, turn in turns.items()}  # allocates and compiles
-        done = itertools.count()
-        rates = interleaved(turns, rounds, progress=lambda _: report(next(done)))
+        rates = interleaved(turns, rounds)
     images = steps * BATCH
     compiled = "float32, compiled"
     return {**rates, "compile_seconds": images / first[compiled] - images / statistics.median(rates[compiled])}
@@ -264,10 +247,7 @@ def measure_processes(rounds: int, epochs: int) -> dict[str, list[float]]:
             with ThreadPoolExecutor(2) as pool:
                 return sum(pool.map(lambda number: train(1, name=f"apart-{number}"), (1, 2)))
 
-        done = itertools.count()
-        systems = {"one": lambda: train(1), "two": lambda: train(2), "apart": train_apart}
-        with progress_bar("Training with one process and with two", len(systems) * rounds) as report:
-            return interleaved(systems, rounds, progress=lambda _: report(next(done)))
+        return interleaved({"one": lambda: train(1), "two": lambda: train(2), "apart": train_apart}, rounds)
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -331,17 +311,10 @@ def _median(rates: list[float]) -> str:
 
 
 def _parse(argv: list[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        prog="python -m benchmarks.training", description=__doc__.partition("\n")[0] if __doc__ else None
-    )
-    parser.add_argument(
-        "--quick",
-        action="store_true",
-        help="shorter, with what an earlier run has compiled: rough ratios",
-    )
+    parser = make_parser("training", __doc__, rounds=6)
+    parser.add_argument("--quick", action="store_true", help="shorter, with what an earlier run has compiled")
     parser.add_argument("--skip", nargs="+", choices=PARTS, default=[], metavar="PART", help=", ".join(PARTS))
     parser.add_argument("--turns", nargs=2, help=argparse.SUPPRESS)  # how this program starts what it measures
-    add_common_options(parser, rounds=6)
     return parser.parse_args(argv)
 
 

@@ -32,7 +32,7 @@ import torch
 from torch import nn
 
 from benchmarks.drawn import write_data_set
-from benchmarks.measuring import Goal, add_common_options, finish, machine, machine_line, markdown_table
+from benchmarks.measuring import Goal, finish, machine, machine_line, make_parser, markdown_table
 from cli.console import console
 from model.core.network import build, classifier_name, made_for
 from model.core.predictor import FloatArray
@@ -260,11 +260,7 @@ def report_accuracy(accuracy: list[dict[str, Any]], arguments: argparse.Namespac
 
 def parse_arguments() -> argparse.Namespace:
     """Read the command line."""
-    parser = argparse.ArgumentParser(
-        prog="python -m benchmarks.tuning",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    parser = make_parser("tuning", __doc__, rounds=2)
     parser.add_argument("--data", type=Path, help="a folder with train/ and valid/; without it drawn stars")
     parser.add_argument("--images", type=int, help="drawn training images (2000, quick: 400)")
     parser.add_argument("--architecture", default="resnet50", help="of the backbone (%(default)s)")
@@ -277,7 +273,6 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--epochs", type=int, default=10, help="of a trial (%(default)s)")
     parser.add_argument("--old-trials", type=int, help="that the old way runs for real, at most 10 (6, quick: 2)")
     parser.add_argument("--quick", action="store_true", help="fewer images and trials; accuracies mean little then")
-    add_common_options(parser, rounds=2)
     arguments = parser.parse_args()
     arguments.images = arguments.images or (400 if arguments.quick else 2000)
     arguments.old_trials = arguments.old_trials or (2 if arguments.quick else 6)
