@@ -33,25 +33,6 @@ def planned_costs(settings: Settings, stacks: Iterable[str] = STACKS) -> list[Co
     return [cost for stack in stacks for cost in rows[stack](settings)]
 
 
-def endpoint_instances(settings: Settings) -> tuple[int, int]:
-    """Return how many instances the endpoint has, at rest and at full load."""
-    scaling, count = settings.serving.scaling, settings.serving.initial_instances
-    if scaling is None:
-        return count, count
-    lows = (scaling.min_instances, *(schedule.min_instances for schedule in scaling.schedules))
-    highs = (scaling.max_instances, *(schedule.max_instances for schedule in scaling.schedules))
-    return min(lows), max(highs)
-
-
-def warm_environments(settings: Settings) -> tuple[int, int]:
-    """Return how many execution environments of the function are kept warm, at rest and at full load."""
-    scaling, count = settings.function.scaling, settings.function.provisioned_concurrency
-    if scaling is None:
-        return count, count
-    lows = (scaling.min_provisioned, *(schedule.min_provisioned for schedule in scaling.schedules))
-    return min(lows), scaling.most_provisioned
-
-
 def warm_cost(memory_mb: int, low: int, high: int, by_use: str = "") -> Cost:
     """Return what environments of the function cost that are kept warm, called or not."""
     usd = memory_mb / 1024 * 3600 * UNIT["lambda_arm64_warm_gb_second"]
@@ -99,10 +80,10 @@ def _inference(settings: Settings) -> Iterator[Cost]:
         yield _serverless(settings)
     else:
         update = "twice as much for the minutes of an update, when old and new instances run"
-        kind, limits = serving.instance_type, endpoint_instances(settings)
+        kind, limits = serving.instance_type, serving.instances
         price = endpoint_usd_per_hour(kind)
         yield instances_cost("inference", "endpoint", kind, price, *limits, f"{update}; {_DATA}")
-    low, high = warm_environments(settings)
+    low, high = settings.function.warm
     second = 1e6 * memory / 1024 * UNIT["lambda_arm64_warm_call_gb_second" if low else "lambda_arm64_gb_second"]
     calls = f"{UNIT['lambda_million_calls']:.2f} for a million calls, and {second:.2f} more if each takes a second"
     yield warm_cost(memory, low, high, calls)

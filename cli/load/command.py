@@ -12,7 +12,6 @@ import typer
 
 from cli.aws import ROOT, Stage, announce
 from cli.console import ask, console
-from cli.costs.planned import endpoint_instances
 from cli.data.commands import SAMPLE_DIR
 from cli.errors import NotReadyError, UsageError
 from infra.prices import PRICE_LIST, UNIT, endpoint_usd_per_hour, price_note, serverless_usd_per_second
@@ -96,7 +95,7 @@ def _tell_cost(settings: Settings, requests: float, seconds: float, latency_ms: 
 
     The instances that the load makes scaling start are counted for its time, and until they are taken away again.
     """
-    function, serving, (low, high) = settings.function, settings.serving, endpoint_instances(settings)
+    function, serving, (low, high) = settings.function, settings.serving, settings.serving.instances
     per_second = 0.0 if direct else function.memory_mb / 1024 * UNIT["lambda_arm64_gb_second"]
     if serving.kind == "serverless":
         per_second += serverless_usd_per_second(serving.serverless.memory_mb)

@@ -10,7 +10,6 @@ from dataclasses import dataclass, field
 
 from cli.aws import Stage
 from cli.console import console
-from cli.costs.planned import endpoint_instances, warm_environments
 from cli.errors import AwsError, NotReadyError, aws_errors
 from cli.operating.endpoints import endpoint_variants
 from cli.operating.stopping import running_jobs
@@ -82,7 +81,7 @@ def _check_concurrency(stage: Stage, found: Findings) -> None:
     )
     if needed > spare:
         found.errors.append(f"{where}, and {setting} is {needed}: {less} in {stage.settings_file}, {_RAISE}.")
-    elif not function.reserved_concurrency and (most := warm_environments(stage.settings)[1]) > spare:
+    elif not function.reserved_concurrency and (most := function.warm[1]) > spare:
         found.warnings.append(f"{where}, and function.scaling.max_provisioned is {most}.")
     elif limit["UnreservedConcurrentExecutions"] <= (1 - _NEARLY) * limit["ConcurrentExecutions"]:
         found.warnings.append(f"{where}: {_RAISE[3:]}.")
@@ -128,7 +127,7 @@ def _check_endpoint_instances(stage: Stage, found: Findings) -> None:
             found.errors.append(
                 f"{text}; {wanted} more are needed{update}: use another serving.instance_type, {_RAISE}."
             )
-        elif (most := all_of_them - own + 2 * endpoint_instances(stage.settings)[1]) > quota:
+        elif (most := all_of_them - own + 2 * serving.instances[1]) > quota:
             found.warnings.append(f"{text}; {most} are needed to deploy an update at full load.")
         elif all_of_them >= _NEARLY * quota:
             found.warnings.append(f"{text}: {_RAISE[3:]}.")

@@ -9,6 +9,7 @@ from infra.validation import Table, between, matching
 
 Percent = Annotated[float, between(0.1, 100)]
 PerMinute = Annotated[int, between(1, 100_000)]
+Email = Annotated[str, matching(r"[^@\s]+@[^@\s]+\.[^@\s]+", "an e-mail address")]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -24,4 +25,4 @@ class AlarmSettings(Table):
     function_errors: PerMinute = 5
     function_throttles: PerMinute = 5
     #: Who gets an e-mail, once that address has confirmed AWS's first one; absent: only who subscribes to the topic.
-    email: Annotated[str, matching(r"[^@\s]+@[^@\s]+\.[^@\s]+", "an e-mail address")] | None = None
+    email: Email | None = None

@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Annotated, Literal
 
-from infra.validation import Table, between, matching
+from infra.tables.alarms import Email
+from infra.validation import Table, between
 
 Hours = Annotated[int, between(1, 168)]
 
@@ -18,7 +19,7 @@ class CostGuardSettings(Table):
     #: the stage's tags, once these are active as cost allocation tags, and some hours late.
     monthly_usd: Annotated[int, between(1, 1_000_000)]
     #: Absent: only the topic of `[alarms]` hears of it.
-    email: Annotated[str, matching(r"[^@\s]+@[^@\s]+\.[^@\s]+", "an e-mail address")] | None = None
+    email: Email | None = None
     #: What happens to the endpoint when nobody has called it for `idle_hours`: "keep"; "minimum", its scaling's; or
     #: "delete": the next `kennel deploy` brings it back, and until then the function answers 503.
     idle_endpoint: Literal["keep", "minimum", "delete"] = "keep"

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
-from infra.tables.schedules import Schedule, in_order, repeated_names
+from infra.tables.schedules import Scaling, Schedule
 from infra.validation import Table, between, matching
 
 Capacity = Annotated[int, between(1, 100)]
@@ -21,36 +21,24 @@ RoleArn = Annotated[
 
 @dataclass(frozen=True, kw_only=True)
 class ConcurrencySchedule(Schedule):
-    """From when on other limits hold, until the next schedule."""
-
+    OF: ClassVar[str] = "provisioned"
     min_provisioned: Capacity
     max_provisioned: Capacity
 
-    def conflicts(self) -> Iterator[str]:
-        yield from in_order("provisioned", self.min_provisioned, self.max_provisioned)
-
 
 @dataclass(frozen=True, kw_only=True)
-class ConcurrencyScalingSettings(Table):
+class ConcurrencyScalingSettings(Scaling):
     """Target tracking on the share of provisioned concurrency that is in use, and limits that change by the clock.
 
     AWS measures that share only while the function is called: it does not scale in by it when nobody calls at all. A
     schedule does.
     """
 
+    OF: ClassVar[str] = "provisioned"
     min_provisioned: Capacity
     max_provisioned: Capacity
     target_utilization: Annotated[float, between(0.1, 0.9)] = 0.7
     schedules: tuple[ConcurrencySchedule, ...] = ()
-
-    @property
-    def most_provisioned(self) -> int:
-        """The most that there may ever be."""
-        return max([self.max_provisioned, *(schedule.max_provisioned for schedule in self.schedules)])
-
-    def conflicts(self) -> Iterator[str]:
-        yield from in_order("provisioned", self.min_provisioned, self.max_provisioned)
-        yield from repeated_names(self.schedules)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -80,6 +68,11 @@ class FunctionSettings(Table):
     #: Roles and users of other accounts (or without an IAM policy of their own) that may call the URL.
     invokers: tuple[RoleArn, ...] = ()
 
+    @property
+    def warm(self) -> tuple[int, int]:
+        """How many execution environments are kept warm, at rest and at full load."""
+        return self.scaling.widest if self.scaling else (self.provisioned_concurrency,) * 2
+
     def conflicts(self) -> Iterator[str]:
         waiting = self.fetch_timeout_seconds + self.endpoint_timeout_seconds
         if self.timeout_seconds <= waiting:
@@ -89,19 +82,14 @@ class FunctionSettings(Table):
             )
         if self.scaling and not self.provisioned_concurrency:
             yield "scaling: needs provisioned_concurrency as its starting point"
-        most_provisioned = max(self.provisioned_concurrency, self.scaling.most_provisioned if self.scaling else 0)
+        most_provisioned = max(self.provisioned_concurrency, self.warm[1])
         if self.reserved_concurrency is not None and self.reserved_concurrency < most_provisioned:
             yield (
                 f"reserved_concurrency: {self.reserved_concurrency} is less than the provisioned concurrency "
                 f"({most_provisioned}); AWS refuses that"
             )
         if self.provisioned_concurrency and self.scaling:
-            low, high = self.scaling.min_provisioned, self.scaling.max_provisioned
-            if not low <= self.provisioned_concurrency <= high:
-                yield (
-                    f"provisioned_concurrency: {self.provisioned_concurrency} is outside scaling.min_provisioned to "
-                    f"scaling.max_provisioned ({low} to {high})"
-                )
+            yield from self.scaling.outside("provisioned_concurrency", self.provisioned_concurrency)
         if self.url_auth == "NONE" and not self.public_reason:
             yield "public_reason: missing; an unsigned URL needs the reason why everybody may call it"
         if self.url_auth == "AWS_IAM" and self.public_reason:

@@ -1,12 +1,12 @@
-"""What scheduled actions of Application Auto Scaling have in common."""
+"""What scaling and scheduled actions of Application Auto Scaling have in common."""
 
 from __future__ import annotations
 
 import re
 import zoneinfo
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Annotated
+from typing import Annotated, ClassVar
 
 from pydantic import AfterValidator
 
@@ -39,8 +39,25 @@ def _cron(value: str) -> str:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Schedule(Table):
-    """When a scheduled action happens; its limits are in the subclass."""
+class Limits(Table):
+    """Base of the tables with a minimum and a maximum, which are their settings min_ and max_ of what `OF` names."""
+
+    OF: ClassVar[str]
+
+    @property
+    def limits(self) -> tuple[int, int]:
+        """The minimum and the maximum."""
+        return getattr(self, f"min_{self.OF}"), getattr(self, f"max_{self.OF}")
+
+    def conflicts(self) -> Iterator[str]:
+        least, most = self.limits
+        if least > most:
+            yield f"min_{self.OF}: {least} is more than max_{self.OF} ({most})"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Schedule(Limits):
+    """From when on other limits hold, until the next schedule: more at least before the day begins, for example."""
 
     name: Annotated[str, matching(r"[A-Za-z0-9-]{1,64}", "a name of letters, digits and hyphens")]
     #: Minutes, hours, day of month, month, day of week, year.
@@ -48,14 +65,31 @@ class Schedule(Table):
     timezone: Annotated[str, one_of(zoneinfo.available_timezones, "Europe/Berlin")] = "UTC"
 
 
-def repeated_names(schedules: Sequence[Schedule]) -> Iterator[str]:
-    """Yield the conflict of schedules that share a name, which AWS would take for one action."""
-    names = [schedule.name for schedule in schedules]
-    if twice := sorted({name for name in names if names.count(name) > 1}):
-        yield f"schedules: more than one is named {', '.join(twice)}"
+@dataclass(frozen=True, kw_only=True)
+class Scaling(Limits):
+    """Base of the tables with limits that change by the clock."""
 
+    schedules: tuple[Schedule, ...] = ()
 
-def in_order(what: str, least: int, most: int) -> Iterator[str]:
-    """Yield the conflict of a minimum above its maximum."""
-    if least > most:
-        yield f"min_{what}: {least} is more than max_{what} ({most})"
+    @property
+    def all_limits(self) -> list[tuple[int, int]]:
+        """The limits of the table itself, and those of its schedules."""
+        return [self.limits, *(schedule.limits for schedule in self.schedules)]
+
+    @property
+    def widest(self) -> tuple[int, int]:
+        """The least and the most that there may ever be."""
+        lows, highs = zip(*self.all_limits, strict=True)
+        return min(lows), max(highs)
+
+    def outside(self, setting: str, value: int) -> Iterator[str]:
+        """Yield the conflict of a starting point that is not within the limits."""
+        low, high = self.limits
+        if not low <= value <= high:
+            yield (f"{setting}: {value} is outside scaling.min_{self.OF} to scaling.max_{self.OF} ({low} to {high})")
+
+    def conflicts(self) -> Iterator[str]:
+        yield from super().conflicts()
+        names = [schedule.name for schedule in self.schedules]
+        if twice := sorted({name for name in names if names.count(name) > 1}):  # AWS would take them for one action
+            yield f"schedules: more than one is named {', '.join(twice)}"

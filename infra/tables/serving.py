@@ -5,12 +5,12 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass, fields
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 from infra import instance_types
 from infra.container_images import ECR_IMAGE_URI
 from infra.tables.function import Capacity, LogRetentionDays
-from infra.tables.schedules import Schedule, in_order, repeated_names
+from infra.tables.schedules import Scaling, Schedule
 from infra.validation import Table, between, matching, one_of
 
 CooldownSeconds = Annotated[int, between(0, 3600)]
@@ -51,23 +51,20 @@ class ServerlessSettings(Table):
 
 @dataclass(frozen=True, kw_only=True)
 class InstanceSchedule(Schedule):
-    """From when on other limits hold, until the next schedule: more at least before the day begins, for example."""
-
+    OF: ClassVar[str] = "instances"
     min_instances: Capacity
     max_instances: Capacity
 
-    def conflicts(self) -> Iterator[str]:
-        yield from in_order("instances", self.min_instances, self.max_instances)
-
 
 @dataclass(frozen=True, kw_only=True)
-class EndpointScalingSettings(Table):
+class EndpointScalingSettings(Scaling):
     """Target tracking on the load of one instance, and limits that change by the clock.
 
     AWS's recipe: measure how many requests per second one instance can bear, keep a margin, and track that. 0.5 is
     its starting value for the margin.
     """
 
+    OF: ClassVar[str] = "instances"
     min_instances: Capacity
     max_instances: Capacity
     #: "invocations": per instance and minute, seen after some minutes. "concurrency": requests at a time, measured
@@ -89,8 +86,7 @@ class EndpointScalingSettings(Table):
         return self.max_rps_per_instance * self.safety_factor * 60
 
     def conflicts(self) -> Iterator[str]:
-        yield from in_order("instances", self.min_instances, self.max_instances)
-        yield from repeated_names(self.schedules)
+        yield from super().conflicts()
         if (self.metric == "concurrency") != (self.concurrent_requests_per_instance is not None):
             yield 'concurrent_requests_per_instance: goes with metric = "concurrency", set both or neither'
 
@@ -163,6 +159,11 @@ class ServingSettings(Table):
     capture: CaptureSettings | None = None
 
     @property
+    def instances(self) -> tuple[int, int]:
+        """How many instances the endpoint has, at rest and at full load."""
+        return self.scaling.widest if self.scaling else (self.initial_instances,) * 2
+
+    @property
     def rollout_timeout_seconds(self) -> int:
         """How long a rollout may take: its waiting, two starts of instances, and 10 minutes for the rest."""
         assert self.rollout is not None
@@ -177,20 +178,13 @@ class ServingSettings(Table):
             return
         if self.serverless != ServerlessSettings():
             yield 'serverless: only goes with kind = "serverless"'
-        scaling = self.scaling
-        if scaling and not scaling.min_instances <= self.initial_instances <= scaling.max_instances:
-            yield (
-                f"initial_instances: {self.initial_instances} is outside scaling.min_instances to "
-                f"scaling.max_instances ({scaling.min_instances} to {scaling.max_instances})"
-            )
+        if self.scaling:
+            yield from self.scaling.outside("initial_instances", self.initial_instances)
         if self.rollout:
             yield from self._conflicts_of_rollout(self.rollout)
 
     def _conflicts_of_rollout(self, rollout: RolloutSettings) -> Iterator[str]:
-        counts = [self.initial_instances]
-        if self.scaling:
-            counts = [self.scaling.min_instances, *(schedule.min_instances for schedule in self.scaling.schedules)]
-        if rollout.strategy != "all_at_once" and min(counts) < 2:
+        if rollout.strategy != "all_at_once" and self.instances[0] < 2:
             yield (
                 f'rollout.strategy: "{rollout.strategy}" moves at most half of the instances at a time, so there must '
                 "be 2 at least (min_instances of serving.scaling and its schedules; without it initial_instances)"

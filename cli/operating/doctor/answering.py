@@ -92,14 +92,11 @@ def warm(found: Diagnosis) -> str:
 def scaling(found: Diagnosis) -> str:
     """Compare the scalable targets with the settings; a schedule may have set other limits."""
     serving, function = found.stage.settings.serving, found.stage.settings.function
-    if of := serving.scaling:
-        limits = [(each.min_instances, each.max_instances) for each in of.schedules]
+    if serving.scaling:
         resource = f"endpoint/{found.endpoint}/variant/{serving.variant_name}"
-        _target(found, "sagemaker", resource, [(of.min_instances, of.max_instances), *limits])
-    if warm := function.scaling:
-        limits = [(each.min_provisioned, each.max_provisioned) for each in warm.schedules]
-        resource = f"function:{found.function}:{found.alias}"
-        _target(found, "lambda", resource, [(warm.min_provisioned, warm.max_provisioned), *limits])
+        _target(found, "sagemaker", resource, serving.scaling.all_limits)
+    if function.scaling:
+        _target(found, "lambda", f"function:{found.function}:{found.alias}", function.scaling.all_limits)
     return "Targets, limits and alarms of the policies are those of the settings."
 
 
