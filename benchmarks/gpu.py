@@ -59,7 +59,6 @@ failed: list[str] = []
 
 
 def show(text: str) -> None:
-    """Print a line at once."""
     print(text, flush=True)
 
 
@@ -192,7 +191,6 @@ class Bench:
 
 
 def falls(losses: list[float]) -> bool:
-    """Return whether a loss stays a number and becomes lower."""
     return bool(np.isfinite(losses).all()) and losses[-1] < losses[0]
 
 
@@ -217,7 +215,6 @@ def check_resume(bench: Bench) -> None:
 
 
 def run_rank(rank: int, port: int, folder: str, bench: Bench) -> None:
-    """Be one of two workers."""
     both = {"WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
     os.environ |= both | {"RANK": str(rank), "LOCAL_RANK": str(rank)}
     torch.set_num_threads(max(1, available_vcpus() // 2))
@@ -275,7 +272,6 @@ def check_head_mode(bench: Bench) -> tuple[str, ...]:
 
 
 def main() -> int:
-    """Run all of it; returns the exit status."""
     started, cpu = time.perf_counter(), torch.device("cpu")
     if torch.cuda.is_available():
         gpu = torch.cuda.get_device_properties(0)

@@ -122,7 +122,6 @@ def _consume(batches: Iterable[Tensor]) -> None:
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Run the benchmark; returns the exit status."""
     arguments = _parse(argv)
     torch.set_num_threads(1)
     description = machine(["torch", "torchvision", "pillow"])

@@ -69,7 +69,6 @@ class Start:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the benchmark's command line and return its exit status."""
     parser = make_parser("lambda_start", __doc__, rounds=9)
     parser.add_argument("--calls", type=positive, default=15, help="of each size, in each process (%(default)s)")
     arguments = parser.parse_args(argv)

@@ -66,7 +66,6 @@ class Load:
 
     @property
     def per_second(self) -> float:
-        """Right answers per second."""
         return self.answers / self.seconds
 
     @property
@@ -82,7 +81,6 @@ class Load:
         return self.server_cpu_seconds / self.answers * 1000
 
     def figures(self) -> dict[str, float | int | None]:
-        """Return the summary that JSON can hold."""
         p50, p95 = np.percentile(self.latencies_ms, (50, 95)).tolist() if self.latencies_ms else (None, None)
         return {
             "answers": self.answers,

@@ -114,7 +114,6 @@ def machine(packages: Iterable[str] = ()) -> dict[str, Any]:
 
 
 def machine_line(description: Mapping[str, Any]) -> str:
-    """Return what `machine` says in one line."""
     features = ", ".join(description["cpu_features"])
     packages = ", ".join(f"{name} {version}" for name, version in description["packages"].items())
     return (
@@ -187,7 +186,6 @@ def finish(arguments: argparse.Namespace, figures: Mapping[str, Any], goals: Seq
 
 
 def positive(text: str) -> int:
-    """Read an option that is a whole number above 0."""
     number = int(text)
     if number < 1:
         raise argparse.ArgumentTypeError(f"{number} is not a whole number above 0")

@@ -71,7 +71,6 @@ ThreadingHTTPServer(("127.0.0.1", int(os.environ["SAGEMAKER_BIND_TO_PORT"])), Ha
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the benchmark's command line and return its exit status."""
     parser = make_parser("planning", __doc__, rounds=3)
     parser.add_argument("--clock", type=positive, default=20, help="how much faster the local AWS runs (%(default)s)")
     arguments = parser.parse_args(argv)

@@ -54,7 +54,6 @@ Results = Mapping[str, list[Turn]]
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the benchmark's command line and return its exit status."""
     arguments = _parser().parse_args(argv)
     # A stop leaves nothing running either.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
@@ -110,7 +109,7 @@ def _run(arguments: argparse.Namespace) -> int:
             served = int8 or fp32
             console.print("Deploying the stacks on a local AWS.")
             chain = stack.enter_context(deployed(served, plan, folder))
-            turns[_chain_name(served)] = functools.partial(chain.turn, plan)
+            turns[f"function URL, {served.precision}"] = functools.partial(chain.turn, plan)
         results = interleaved(turns, arguments.rounds)
     _print_results(results)
     figures = {
@@ -132,14 +131,12 @@ def _systems(
     ours = [served for served in (int8, fp32) if served is not None]
     found: dict[str, Callable[[], Turn]] = {}
     for served in ours:
-        found[_limit_name(served)] = functools.partial(systems.in_process, served, plan)
-        log = folder / f"server-{served.precision}.log"
-        found[_server_name(served)] = functools.partial(systems.our_server, served, plan, log)
-    shipped = ours[0]
-    log = folder / "server-latency.log"
-    found[_latency_name(shipped)] = functools.partial(
-        systems.our_server, shipped, plan, log, MODEL_SERVER_MODE="latency"
-    )
+        kind = served.precision
+        found[f"no server, {kind}"] = functools.partial(systems.in_process, served, plan)
+        log = folder / f"server-{kind}.log"
+        found[f"our server, {kind}"] = functools.partial(systems.our_server, served, plan, log)
+    log, mode = folder / "server-latency.log", f"our server, {ours[0].precision}, latency mode"
+    found[mode] = functools.partial(systems.our_server, ours[0], plan, log, MODEL_SERVER_MODE="latency")
     if peers is not None:
         found[_LITSERVE] = functools.partial(systems.litserve, fp32, plan, folder / "litserve.log", peers)
         found[_BENTOML] = functools.partial(systems.bentoml, fp32, plan, folder / "bentoml.log", peers)
@@ -149,27 +146,11 @@ def _systems(
 _LITSERVE, _BENTOML = "LitServe, PyTorch", "BentoML, PyTorch"
 
 
-def _limit_name(served: Served) -> str:
-    return f"no server, {served.precision}"
-
-
-def _server_name(served: Served) -> str:
-    return f"our server, {served.precision}"
-
-
-def _latency_name(served: Served) -> str:
-    return f"our server, {served.precision}, latency mode"
-
-
-def _chain_name(served: Served) -> str:
-    return f"function URL, {served.precision}"
-
-
 def goals(results: Results, shipped: Served) -> list[Goal]:
     """Compare the results with what was promised of the artifact that ships."""
-    server = results[_server_name(shipped)]
+    server = results[f"our server, {shipped.precision}"]
     busy = _throughput(server, _BUSY_CLIENTS)
-    limit = _throughput(results[_limit_name(shipped)])
+    limit = _throughput(results[f"no server, {shipped.precision}"])
     found = [Goal(f"our server / no server, {_BUSY_CLIENTS} callers", _ratio(busy, limit), 0.9, at_least=True)]
     for peer in (_LITSERVE, _BENTOML):
         slow = _throughput(results.get(peer, []), _BUSY_CLIENTS)
@@ -181,7 +162,7 @@ def goals(results: Results, shipped: Served) -> list[Goal]:
         Goal("p50 with one caller", statistics.median(alone) if alone else None, 36, at_least=False, unit=" ms"),
         Goal(f"p50 with one caller, {_LITSERVE} / our server", faster, 5, at_least=True),
         Goal("first answer after start", _start_seconds(server), 2, at_least=False, unit=" s"),
-        Goal("memory (PSS) of server and workers", _pss_mb(server), 250, at_least=False, unit=" MB"),
+        Goal("memory (PSS) of server and workers", _most_mb(server, "pss"), 250, at_least=False, unit=" MB"),
     ]
     return found
 
@@ -193,7 +174,6 @@ def _throughput(turns: Sequence[Turn], clients: int | None = None) -> list[float
 
 
 def _latency(turns: Sequence[Turn], clients: int) -> list[float]:
-    """Return the median latency of every round, in milliseconds."""
     loads = [turn.loads[clients] for turn in turns if clients in turn.loads]
     return [statistics.median(load.latencies_ms) for load in loads if load.latencies_ms]
 
@@ -206,12 +186,8 @@ def _start_seconds(turns: Sequence[Turn]) -> float | None:
     return statistics.median(seconds) if (seconds := [t.start_seconds for t in turns if t.start_seconds]) else None
 
 
-def _pss_mb(turns: Sequence[Turn]) -> float | None:
-    return max(memory) if (memory := [turn.memory.pss / 1e6 for turn in turns if turn.memory]) else None
-
-
-def _uss_mb(turns: Sequence[Turn]) -> float | None:
-    return max(memory) if (memory := [turn.memory.uss / 1e6 for turn in turns if turn.memory]) else None
+def _most_mb(turns: Sequence[Turn], kind: str) -> float | None:
+    return max(memory) if (memory := [getattr(turn.memory, kind) / 1e6 for turn in turns if turn.memory]) else None
 
 
 def _figures(turn: Turn) -> dict[str, Any]:
@@ -239,7 +215,7 @@ def _print_results(results: Results) -> None:
             cpu = [load.cpu_ms for load in rounds if load.cpu_ms is not None]
             cpu_ms = f"{statistics.median(cpu):.1f}" if cpu else "–"
             loads.append((name, str(clients), f"{rate:.1f}", p50, p95, cpu_ms, f"{share:.1%}"))
-        start, pss, uss = _start_seconds(turns), _pss_mb(turns), _uss_mb(turns)
+        start, pss, uss = _start_seconds(turns), _most_mb(turns, "pss"), _most_mb(turns, "uss")
         if start and pss and uss:
             programs.append((name, f"{start:.2f}", f"{pss:.0f}", f"{uss:.0f}"))
     title = f"Medians of {len(next(iter(results.values())))} rounds"

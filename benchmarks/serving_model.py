@@ -53,7 +53,6 @@ def draw_images() -> list[bytes]:
 
 
 def _encode(image: Image.Image) -> bytes:
-    """Return the JPEG of the highest quality that is not over the size."""
     for quality in range(100, 0, -1):
         buffer = io.BytesIO()
         image.save(buffer, "JPEG", quality=quality)

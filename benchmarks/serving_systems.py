@@ -130,7 +130,6 @@ def our_server(served: Served, plan: Plan, log: Path, **environment: str) -> Tur
 
 
 def litserve(served: Served, plan: Plan, log: Path, environment: Path) -> Turn:
-    """Run LitServe with the network in PyTorch."""
     port = free_port()
     url, headers = f"http://{HOST}:{port}/predict", {"Content-Type": "application/json"}
     bodies = [json.dumps({"image_data": base64.b64encode(image).decode()}).encode() for image in plan.images]
@@ -140,7 +139,6 @@ def litserve(served: Served, plan: Plan, log: Path, environment: Path) -> Turn:
 
 
 def bentoml(served: Served, plan: Plan, log: Path, environment: Path) -> Turn:
-    """Run BentoML with the network in PyTorch."""
     port = free_port()
     calls = _image_calls(f"http://{HOST}:{port}/classify", plan.images, served.expected)
     program = [str(environment / "bin" / "bentoml"), "serve", "benchmarks.peers.bentoml_service:Classifier"]

@@ -213,7 +213,6 @@ def measure_step(rounds: int, steps: int, *, cached: bool) -> dict[str, Any]:
 
 
 def measure_input(quick: bool) -> dict[str, Any]:
-    """Return the figures of `benchmarks.input_pipeline`."""
     with tempfile.TemporaryDirectory(prefix="kennel-training-benchmark-") as folder:
         result = Path(folder, "input.json")
         short = ["--count", "32", "--rounds", "1"] if quick else ["--count", "64", "--rounds", "3"]
@@ -251,7 +250,6 @@ def measure_processes(rounds: int, epochs: int) -> dict[str, list[float]]:
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Run the benchmark; returns the exit status."""
     arguments = _parse(argv)
     if arguments.turns:
         way, steps = arguments.turns[0], int(arguments.turns[1])

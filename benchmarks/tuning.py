@@ -95,13 +95,11 @@ class Setting:
         )
 
     def extraction(self, backbone: nn.Module, views: int) -> Extraction:
-        """Describe its features."""
         data_set, identity, threads = self.data_set, fingerprint(self.data_set), torch.get_num_threads()
         return Extraction(backbone, data_set, identity, self.augmentation, views, 0, CPU, threads)
 
 
 def recipe(arguments: argparse.Namespace, **values: Any) -> Recipe:
-    """Return what both ways train with."""
     fixed = {"lr": 0.01, "batch_size": OLD_BATCH, "weight_decay": 0.1, "label_smoothing": 0.0, "patience": 0, "seed": 0}
     return Recipe(**({"epochs": arguments.epochs} | fixed | values))
 
@@ -127,7 +125,6 @@ def old_epoch(setting: Setting, arguments: argparse.Namespace) -> tuple[float, f
 
 
 def train_it(network: nn.Module, train: Images, valid: Images, setting: Setting, how: Recipe) -> Any:
-    """Train a network through all its layers."""
     quietly: Any = {"should_stop": lambda: False, "on_epoch": lambda _: None}
     return fit(network, train, valid, recipe=how, augmentation=setting.augmentation, device=CPU, **quietly)
 
@@ -222,7 +219,6 @@ def measure_accuracy(setting: Setting, arguments: argparse.Namespace) -> list[di
 
 
 def draw(count: int) -> ImageFolder:
-    """Draw so many training images, and a sixth as many for validation."""
     kinds = range(1, 16, 2)
     per_class = max(1, count // len(kinds))
     say(f"drawing {count} images, and some to validate")
@@ -231,7 +227,6 @@ def draw(count: int) -> ImageFolder:
 
 
 def report_cost(cost: dict[str, Any], arguments: argparse.Namespace) -> None:
-    """Print what both ways cost."""
     title = (
         f"Cost of {arguments.trials} trials of {arguments.epochs} epochs: {arguments.architecture}, "
         f"{arguments.input_size} pixels"
@@ -259,7 +254,6 @@ def report_accuracy(accuracy: list[dict[str, Any]], arguments: argparse.Namespac
 
 
 def parse_arguments() -> argparse.Namespace:
-    """Read the command line."""
     parser = make_parser("tuning", __doc__, rounds=2)
     parser.add_argument("--data", type=Path, help="a folder with train/ and valid/; without it drawn stars")
     parser.add_argument("--images", type=int, help="drawn training images (2000, quick: 400)")
@@ -284,7 +278,6 @@ def parse_arguments() -> argparse.Namespace:
 
 
 def main() -> int:
-    """Run the benchmark and return the exit status."""
     arguments = parse_arguments()
     where = machine(("torch", "torchvision", "onnxruntime", "optuna"))
     console.print(machine_line(where))

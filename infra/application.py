@@ -16,12 +16,8 @@ def synthesise(app: App, settings: Settings, artifact: Path) -> Path:
     """Add the stacks of a stage to the app, synthesise them, run the security gate, and return the assembly's folder.
 
     The model artifact is relative to the project's root. While there is none, the inference stack can be synthesised
-    and checked, but not deployed.
-
-    Raises
-    ------
-    infra.gate.compliance.ComplianceError
-        When an acknowledged finding does not occur. Findings that nobody acknowledged are reported by the CDK itself.
+    and checked, but not deployed. A ComplianceError says that an acknowledged finding does not occur; findings that
+    nobody acknowledged are reported by the CDK itself.
     """
     # Without account and region the templates hold for any; nothing is looked up either way.
     common: dict[str, Any] = {

@@ -64,13 +64,7 @@ class ContainerImage(Table):
     architecture: Literal["arm64", "x86_64"] = "x86_64"
 
     def uri(self, region: str) -> str:
-        """Address of the image in a region.
-
-        Raises
-        ------
-        SettingsError
-            When the region does not have it.
-        """
+        """Address of the image in a region; a SettingsError says that the region does not have it."""
         if missing := self.missing_in(region):
             raise SettingsError(f"{missing}.")
         account = self.account or image_accounts()[region]

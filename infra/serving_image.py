@@ -12,14 +12,9 @@ SOURCES = (DOCKERFILE, "core/artifact_digest.py", "serving/image/requirements.tx
 
 
 def image_tag(context: Path, architecture: str) -> str:
-    """Return the tag of an image: the same files for the same instruction set have the same tag.
+    """Return the tag of an image from the folder of `SOURCES`: the same for the same files and instruction set.
 
-    Parameters
-    ----------
-    context : pathlib.Path
-        The folder that `SOURCES` lie in.
-    architecture : str
-        ``arm64`` or ``x86_64``.
+    The architecture is ``arm64`` or ``x86_64``.
     """
     digests = (hashlib.sha256((context / file).read_bytes()).hexdigest() for file in SOURCES)
     lines = "".join(f"{digest}  {file}\n" for digest, file in zip(digests, SOURCES, strict=True))

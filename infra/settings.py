@@ -248,10 +248,7 @@ def stages(directory: Path = ENVIRONMENTS) -> list[str]:
 def load(stage: str, directory: Path = ENVIRONMENTS) -> Settings:
     """Read and check the settings of a stage.
 
-    Raises
-    ------
-    SettingsError
-        When there is no such stage, the file is not TOML, or any setting is wrong: every problem is listed.
+    A SettingsError says that there is no such stage, the file is not TOML, or all that is wrong with the settings.
     """
     if stage not in stages(directory):
         raise SettingsError(f"There is no stage {stage!r}. Stages: {', '.join(stages(directory))}.")

@@ -81,13 +81,7 @@ def matching(pattern: str, meaning: str) -> AfterValidator:
 
 
 def read_table(cls: type[TableType], table: Mapping[str, Any]) -> TableType:
-    """Read what TOML gave.
-
-    Raises
-    ------
-    SettingsError
-        With one line for everything that is wrong.
-    """
+    """Read what TOML gave; a SettingsError has one line for everything that is wrong."""
     try:
         return TypeAdapter(cls).validate_python(table)
     except ValidationError as error:

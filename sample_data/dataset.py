@@ -41,14 +41,9 @@ def draw_data_set(
 
     The same arguments give the same bytes. The set appears under its name only when it is complete. One that was drawn
     before, and nobody has touched, is replaced; or kept if it is the one asked for: False says so. A DrawingError says
-    that something else is there, or that the folder cannot be written.
-
-    Parameters
-    ----------
-    breeds
-        How many, from the first of `BREEDS` on, which is sorted so that any number of them is a varied lot.
-    per_class
-        Number of images of each breed for training, validation and test; `report` is told how many are drawn.
+    that something else is there, or that the folder cannot be written. `breeds`: how many, from the first of `BREEDS`
+    on, which is sorted so that any number of them is a varied lot. `per_class`: images of each breed for training,
+    validation and test; `report` is told how many are drawn.
     """
     recipe = {"breeds": breeds, "per_class": list(per_class), "seed": seed, "revision": _revision()}
     try:

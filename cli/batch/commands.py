@@ -69,7 +69,6 @@ def open_folder(stage: Stage, source: str, destination: str | None) -> BatchFold
 
 
 def _prefix(bucket: str, url: str, below: str) -> str:
-    """Return the prefix of a location, with a trailing slash."""
     parts = urlparse(url)
     prefix = url.removeprefix(f"s3://{parts.netloc}").strip("/") + "/"
     if parts.scheme != "s3" or parts.netloc != bucket or not prefix.startswith(f"{below}/") or prefix == f"{below}/":

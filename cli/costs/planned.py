@@ -56,7 +56,6 @@ def million_images(settings: Settings) -> str:
 
 
 def _monthly(stack: str, what: str, usd: float, most: float | None = None, by_use: str = "") -> Cost:
-    """Return the row of a thing that is billed by the month."""
     return Cost(stack, what, usd / HOURS_PER_MONTH, (usd if most is None else most) / HOURS_PER_MONTH, by_use)
 
 
@@ -102,7 +101,6 @@ def _serverless(settings: Settings) -> Cost:
 
 
 def _watching(settings: Settings) -> Iterator[Cost]:
-    """Yield what CloudWatch bills."""
     metrics, scaling = FUNCTION_METRICS + SERVER_METRICS, settings.serving.scaling
     alarms = ALARMS[settings.serving.kind] if settings.alarms else 0
     alarms += _ALARMS_PER_POLICY if settings.function.scaling else 0

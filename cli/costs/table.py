@@ -72,6 +72,5 @@ def print_costs(title: str, costs: Sequence[Cost]) -> None:
 
 
 def _figures(*hourly: float | None) -> list[str]:
-    """Return prices by the hour and by the month, for a person."""
     columns = ((usd, factor, digits) for factor, digits in ((1, 4), (HOURS_PER_MONTH, 2)) for usd in hourly)
     return ["unknown" if usd is None else f"{usd * factor:.{digits}f}" for usd, factor, digits in columns]

@@ -146,7 +146,6 @@ def _judge_names(check: Check, images: Sequence[ImageFile]) -> None:
 
 
 def _some(names: Sequence[str], one: str, many: str) -> str:
-    """Return a count, and the first few by name."""
     return f"{len(names)} {one if len(names) == 1 else many} ({some(names)})"
 
 

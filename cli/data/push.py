@@ -138,7 +138,6 @@ def _changed(files: Mapping[str, Path], manifest: Manifest) -> list[str]:
 
 
 def _upload(send: Callable[[str], None], keys: Sequence[str], save: Callable[[], None]) -> None:
-    """Send the files, and save the manifest now and then."""
     saved, interval = monotonic(), sys.getswitchinterval()
     sys.setswitchinterval(_SWITCH_SECONDS)
     with progress_bar("Uploading", len(keys)) as report:

@@ -59,19 +59,10 @@ def open_loop(
     timeout: float,
     note: Callable[[Result], object] = lambda _: None,
 ) -> list[Result]:
-    """Send a request at each of the times; return all results, in the order of the times.
+    """Send a request at each of the times, ascending seconds from the begin; return all results in that order.
 
-    Parameters
-    ----------
-    calls : iterable of Call
-        Sent in turn, and again from the first.
-    times : iterable of float
-        Seconds from the begin, ascending.
-    check : callable
-    timeout : float
-        Seconds for a response.
-    note : callable
-        Told of each result at once.
+    The calls are sent in turn, and again from the first. `timeout`: seconds for a response; `note` is told of each
+    result at once.
     """
 
     async def load() -> list[Result]:

@@ -70,10 +70,7 @@ def find_knee(steps: Sequence[Step], goal_ms: float) -> Step | None:
 def measure(target: Target, rates: Sequence[float], seconds: int, goal_ms: float) -> list[Step]:
     """Load the target with one rate after the other until the goal breaks; Ctrl-C ends with the complete steps.
 
-    Raises
-    ------
-    WorkFailedError
-        When not even one request gets an answer.
+    A WorkFailedError says that not even one request gets an answer.
     """
     (first,) = open_loop(target.calls()[:1], [0.0], check, _TIMEOUT_SECONDS)
     if first.fault:
@@ -109,10 +106,7 @@ def _measure_step(target: Target, rate: float, seconds: int, number: int) -> Ste
 def report(steps: Sequence[Step], goal_ms: float, output: Path) -> float | None:
     """Write the figures and the chart, name the knee, and return the rate of an instance at it, if there are instances.
 
-    Raises
-    ------
-    WorkFailedError
-        When no step was measured, or none held the goal.
+    A WorkFailedError says that no step was measured, or none held the goal.
     """
     if not steps:
         raise WorkFailedError("No step was measured to its end.")

@@ -46,7 +46,6 @@ class Stream:
         return [result for result in list(self.results) if result.ended > since]
 
     def _times(self) -> Iterator[float]:
-        """Yield the times of a Poisson process."""
         chance, at = random.Random(0), 0.0  # noqa: S311 - not for secrets
         while not self._stopped:
             yield at

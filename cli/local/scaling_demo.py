@@ -236,7 +236,6 @@ class _Story:
         return f"cold {cold:.2f} s, warm {1000 * warm:.0f} ms; CloudWatch has the start (ModelSetupTime)"
 
     def _target(self, stage: Stage) -> tuple[Target, Check]:
-        """Return where to send a load, and how its answers are checked."""
         target = Target.of(stage, self._images, direct=False)
         labels = labels_of(self._model, target.images)
         bad = load_predictor(self._bad_model).card.version  # answers, too, where there is little colour

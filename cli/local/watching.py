@@ -41,15 +41,7 @@ class Sample:
 
 
 class Watch:
-    """Looks at a stage and a load, on a thread, and keeps what it has seen.
-
-    Attributes
-    ----------
-    stage, load
-        What to look at, which may change.
-    samples, steps
-        What was seen; and the begin and end of each step, by its name.
-    """
+    """Looks at a stage and a load, which may change, on a thread; keeps samples, and begin and end of steps by name."""
 
     def __init__(self) -> None:
         self.samples: list[Sample] = []
@@ -160,7 +152,6 @@ class Watch:
 
 
 def _subject(alarm: dict[str, Any]) -> str:
-    """Return what an alarm is about, for a person."""
     name: str = alarm["AlarmName"]
     if name.startswith("TargetTracking-"):
         return f"{SCALING} {'high' if '-AlarmHigh-' in name else 'low'}"

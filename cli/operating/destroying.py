@@ -179,7 +179,6 @@ def _empty_buckets(stage: Stage) -> None:
 
 
 def _versions(stage: Stage, bucket: str) -> Iterator[list[dict[str, Any]]]:
-    """Yield every version and delete marker, a page at a time."""
     for page in stage.client("s3").get_paginator("list_object_versions").paginate(Bucket=bucket):
         yield page.get("Versions", []) + page.get("DeleteMarkers", [])
 
@@ -215,7 +214,6 @@ def _list_leftovers(stage: Stage, left: list[Leftover]) -> int:
 
 
 def _tell(stage: Stage, left: Sequence[Leftover]) -> None:
-    """Say what is left, what that costs, and why."""
     if not left:
         console.print(f"Nothing of the stage {stage.name!r} is left in {stage.place}.")
         return

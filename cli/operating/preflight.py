@@ -88,7 +88,6 @@ def _check_concurrency(stage: Stage, found: Findings) -> None:
 
 
 def _own_concurrency(stage: Stage) -> int:
-    """Return what the deployed function holds of the account's concurrency."""
     name = (stage.find_outputs("inference") or {}).get("FunctionName")
     if name is None:
         return 0

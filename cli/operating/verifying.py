@@ -45,7 +45,6 @@ def other_configuration(stage: Stage, name: str) -> str | None:
 
 
 def _wrong_answer(stage: Stage, version: str) -> str | None:
-    """Send an image through the function URL, as callers do."""
     from PIL import Image
 
     file = io.BytesIO()  # any answer to it will do

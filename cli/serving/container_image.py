@@ -113,7 +113,6 @@ def build_image(
 
 
 def _run(builder: Path, command: str, *arguments: str, stdin: str | None = None) -> None:
-    """Run the builder, its output on the terminal."""
     environment = builder_environment(builder)
     done = subprocess.run([builder, command, *arguments], env=environment, input=stdin, text=True, check=False)
     if done.returncode != 0:

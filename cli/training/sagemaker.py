@@ -116,7 +116,6 @@ def _channel(name: str, address: str) -> dict[str, Any]:
 
 
 def _machines(definition: dict[str, Any]) -> str:
-    """Say what a training runs on and what that costs."""
     resources = definition["ResourceConfig"]
     return f"{resources['InstanceCount']} × {resources['InstanceType']} ({training_price(definition)})"
 
@@ -131,7 +130,6 @@ def training_price(definition: dict[str, Any], *, jobs: int = 1, at_once: int = 
 
 
 def _instances(stage: Stage, request: TrainingRequest) -> int:
-    """Return how many machines share one SageMaker training."""
     return request.instances or stage.settings.training.instance_count
 
 

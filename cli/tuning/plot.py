@@ -21,14 +21,10 @@ _SIZE_INCHES = (10.0, 5.0)
 
 
 def draw_tuning(tuning: Tuning, tried: Path, history: Path) -> None:
-    """Write two charts; there must be at least one result.
+    """Write two charts of a tuning job, at least one of whose training jobs has a result.
 
-    Parameters
-    ----------
-    tried : Path
-        For parallel coordinates: a line for each training job through its objective and what it tried, dark for good.
-    history : Path
-        For every training job's objective, and the best one so far.
+    `tried`: parallel coordinates, a line for each training job through its objective and what it tried, dark for good.
+    `history`: every training job's objective, and the best one so far.
     """
     tried.parent.mkdir(parents=True, exist_ok=True)
     study = _study(tuning)

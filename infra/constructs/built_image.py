@@ -129,7 +129,6 @@ class BuiltImage(Construct):
         return role
 
     def _builder(self, project: codebuild.CfnProject, build_log: logs.LogGroup) -> lambda_.Function:
-        """The function behind the custom resource."""
         log = log_group(self, "BuilderLog", days=30)
         return lambda_.Function(
             self,

@@ -109,10 +109,8 @@ class DataBucket(Construct):
     def let_alarms_publish(self, topics: str) -> None:
         """Allow alarms and budgets of this account to publish to topics (an ARN with wildcards) that the key encrypts.
 
-        References
-        ----------
-        SNS guide, "Enable compatibility between event sources from AWS services and encrypted topics"; Cost Management
-        guide, "Creating an Amazon SNS topic for budget notifications".
+        Sources: SNS guide, "Enable compatibility between event sources from AWS services and encrypted topics"; Cost
+        Management guide, "Creating an Amazon SNS topic for budget notifications".
         """
         self.key.add_to_resource_policy(
             iam.PolicyStatement(

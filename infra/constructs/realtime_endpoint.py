@@ -39,11 +39,6 @@ class RealtimeEndpoint(Construct):
     make the new one before it deletes the old. The artifact is a content-addressed asset, so new bytes are a new model
     and the same bytes are none. The variant's name never changes, because auto scaling is registered under it. The
     endpoint's name is known beforehand: alarms and log group have it before there is an endpoint.
-
-    Attributes
-    ----------
-    endpoint, variant_name
-        The endpoint, whose `ref` is the ARN, and its only variant.
     """
 
     def __init__(

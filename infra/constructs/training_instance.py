@@ -93,13 +93,7 @@ class TrainingNetwork(Construct):
 
 
 class TrainingInstance(Construct):
-    """What `kennel train --on ec2` launches; `tags` are of the instances and their volumes.
-
-    Attributes
-    ----------
-    launch_template, network, log_group, role
-        Of the instances.
-    """
+    """What `kennel train --on ec2` launches; `tags` are of the instances and their volumes."""
 
     def __init__(
         self,

@@ -71,7 +71,6 @@ def _instances(found: Diagnosis) -> Iterator[tuple[str, str]]:
 
 
 def _artifacts(found: Diagnosis) -> Iterator[tuple[str, str]]:
-    """Yield artifacts in the bucket whose version was deleted."""
     bucket, known = found.stage.data_bucket, {version.digest for version in registry.versions(found.stage)}
     request = {"Bucket": bucket, "Prefix": f"{MODELS}/", "Delimiter": "/"}
     for each in found.stage.listed("s3", "list_objects_v2", "CommonPrefixes", **request):

@@ -17,13 +17,7 @@ from infra.tables.alarms import AlarmSettings
 
 
 class Alarms(Construct):
-    """The alarms of an endpoint and of a function, and the topic that they page through.
-
-    Attributes
-    ----------
-    all : list of aws_cloudwatch.IAlarm
-        Those that `watch_endpoint` and `watch_function` have made.
-    """
+    """The alarms of an endpoint and of a function, all in `all`, and the topic that they page through."""
 
     def __init__(self, scope: Construct, construct_id: str, *, settings: AlarmSettings, key: kms.IKey) -> None:
         super().__init__(scope, construct_id)

@@ -11,9 +11,7 @@ MINUTE = Duration.minutes(1)
 class EndpointMetrics:
     """Metrics of the only variant of an endpoint, by the minute, as SageMaker sends them.
 
-    References
-    ----------
-    SageMaker guide, "Amazon SageMaker AI metrics in Amazon CloudWatch".
+    Source: SageMaker guide, "Amazon SageMaker AI metrics in Amazon CloudWatch".
     """
 
     def __init__(self, endpoint_name: str, variant_name: str) -> None:

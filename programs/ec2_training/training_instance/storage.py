@@ -133,7 +133,6 @@ def synced(s3: Any, url: str, folder: Path) -> Iterator[int]:
 
 
 def _stamps(folder: Path) -> Iterator[tuple[Path, tuple[int, int]]]:
-    """Yield every file, and when it was written and which one it is."""
     for path in sorted(folder.rglob("*")):
         with contextlib.suppress(FileNotFoundError):  # replaced while we look
             if path.is_file():
