@@ -8,9 +8,9 @@ What is kept from one request to the next shows as growth between the first read
 from __future__ import annotations
 
 import argparse
+import asyncio
 import base64
 import contextlib
-import http.client
 import io
 import json
 import random
@@ -20,30 +20,24 @@ import tempfile
 import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
-import torch
 from PIL import Image
 from rich.progress import track
 
 from benchmarks.measuring import Goal, finish, machine, machine_line, markdown_table, tree_memory
+from benchmarks.serving_model import draw_images, make_artifacts
 from benchmarks.serving_systems import HOST, started
 from cli.console import console
+from cli.load.generator import Call, closed_loop
 from emulator.platform.settings import free_port
-from model.core.artifact import ONNX_FILE, WEIGHTS_FILE, ModelCard, file_version
-from model.core.network import build
-from model.core.packaging import add_serving_program
-from model.training.artifact.export import export_onnx
 
 CALLERS = 8
 FIRST_READING = 1_000
 READINGS_EVERY = 5_000
 #: Of both workers and the process in front of them together. The allocator's own unrest is of this order.
 MAX_GROWTH_MB = 16
-CLASSES = 133
-INPUT_SIZE = 64
 IMAGES = 300
 _START_SECONDS = 60
 
@@ -77,9 +71,13 @@ def main() -> int:
     about = machine(["onnxruntime", "pillow", "numpy"])
     console.print(machine_line(about))
     with tempfile.TemporaryDirectory() as folder:
-        artifact = arguments.artifact or write_artifact(Path(folder) / "artifact")
+        artifact = arguments.artifact
+        if artifact is None:  # what is measured is the program around the network, so a small one will do
+            artifact = make_artifacts(Path(folder), "resnet9", 64, draw_images())[0].folder
         with running_server(artifact, Path(folder) / "log") as (process, port):
-            readings, statuses = measure(process.pid, port, questions(), arguments.requests)
+            url = f"http://{HOST}:{port}/invocations"
+            calls = [Call(url, headers, body) for body, headers in questions()]
+            readings, statuses = measure(process.pid, calls, arguments.requests)
     rows = [(f"{count:,}", f"{megabytes:.1f}") for count, megabytes in readings.items()]
     console.print(markdown_table("Memory of the server's processes", ("requests", "MB"), rows))
     console.print("Answers: " + ", ".join(f"{count:,} x {status}" for status, count in sorted(statuses.items())))
@@ -89,29 +87,6 @@ def main() -> int:
         Goal("answers 5xx", sum(statuses[status] for status in statuses if status >= 500), 0, at_least=False),
     ]
     return finish(arguments, {"machine": about, "megabytes": readings, "statuses": statuses}, goals)
-
-
-def write_artifact(folder: Path) -> Path:
-    """Write the artifact of a small network with random weights; what is measured is the program around it."""
-    folder.mkdir()
-    torch.manual_seed(0)
-    network = build("resnet9", CLASSES).eval()
-    export_onnx(network, folder / ONNX_FILE, 3, INPUT_SIZE, INPUT_SIZE)
-    torch.save(network.state_dict(), folder / WEIGHTS_FILE)
-    labels = tuple(f"breed {index}" for index in range(CLASSES))
-    ModelCard(
-        name="memory",
-        version=file_version(folder / ONNX_FILE),
-        architecture="resnet9",
-        labels=labels,
-        display_labels=labels,
-        input_size=INPUT_SIZE,
-        resize_size=INPUT_SIZE + 8,
-        mean=(0.5, 0.5, 0.5),
-        std=(0.25, 0.25, 0.25),
-    ).save(folder)
-    add_serving_program(folder)
-    return folder
 
 
 def questions() -> list[Question]:
@@ -170,37 +145,25 @@ def running_server(artifact: Path, log: Path) -> Iterator[tuple[subprocess.Popen
         yield process, port
 
 
-def measure(pid: int, port: int, asked: Sequence[Question], requests: int) -> tuple[dict[int, float], Counter[int]]:
+def measure(pid: int, calls: Sequence[Call], requests: int) -> tuple[dict[int, float], Counter[int]]:
     """Ask, and return the megabytes of the process tree by the number of requests, and how often each status came."""
-    stops = [FIRST_READING, *range(READINGS_EVERY, requests, READINGS_EVERY), requests]
     readings: dict[int, float] = {}
     statuses: Counter[int] = Counter()
-    with ThreadPoolExecutor(CALLERS) as callers:
-        done = 0
-        for stop in track(stops, description="Asking", console=console):
-            share, rest = divmod(stop - done, CALLERS)
-            parts = [
-                callers.submit(_ask, port, asked, share + (caller < rest), seed=(done, caller))
-                for caller in range(CALLERS)
-            ]
-            for part in parts:
-                statuses += part.result()
-            done = stop
-            readings[stop] = tree_memory(pid).pss / 1e6
+
+    def count(_: Call, status: int, __: bytes) -> None:
+        statuses[status] += 1
+
+    async def until(stop: int) -> None:
+        while statuses.total() < stop:
+            await asyncio.sleep(0.01)
+
+    stops = [FIRST_READING, *range(READINGS_EVERY, requests, READINGS_EVERY), requests]
+    for stop in track(stops, description="Asking", console=console):
+        results = asyncio.run(closed_loop(calls, CALLERS, lambda stop=stop: until(stop), count, 60))
+        if faults := [result.fault for result in results if result.fault]:
+            raise SystemExit(f"The model server does not answer: {faults[0]}")
+        readings[stop] = tree_memory(pid).pss / 1e6
     return readings, statuses
-
-
-def _ask(port: int, asked: Sequence[Question], requests: int, *, seed: tuple[int, int]) -> Counter[int]:
-    statuses: Counter[int] = Counter()
-    chance = random.Random(repr(seed))
-    with contextlib.closing(http.client.HTTPConnection(HOST, port, timeout=60)) as connection:
-        for _ in range(requests):
-            body, headers = chance.choice(asked)
-            connection.request("POST", "/invocations", body, headers)
-            response = connection.getresponse()
-            response.read()
-            statuses[response.status] += 1
-    return statuses
 
 
 if __name__ == "__main__":
