@@ -6,12 +6,11 @@ import random
 import threading
 import time
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-from cli.load.generator import Call, Check, Result, open_loop
+from cli.load.generator import Check, Result, open_loop
 from cli.load.target import Target
-from cli.serving.answers import parse_answer
 from cli.serving.classify import load_predictor
 
 _TIMEOUT_SECONDS = 60.0
@@ -67,19 +66,3 @@ def labels_of(artifact: Path, images: Iterable[bytes]) -> dict[tuple[str, bytes]
     """Work out here what a model answers to images: its labels, by its version and the image."""
     predictor = load_predictor(artifact)
     return {(predictor.card.version, image): predictor.predict(image, 1).ranked[0][0] for image in images}
-
-
-def check_labels(expected: Mapping[tuple[str, bytes], str]) -> Check:
-    """Accept a 200 with the label that the model which answers gives to this very image, and nothing else."""
-
-    def check(call: Call, status: int, body: bytes) -> str | None:
-        if status != 200:
-            return f"HTTP {status}"
-        try:
-            answer = parse_answer(body)
-            label = expected.get((answer["model"]["version"], call.body))
-            return None if answer["predictions"][0]["label"] == label else "200 with a wrong label"
-        except (ValueError, KeyError):
-            return "200 without a label"
-
-    return check

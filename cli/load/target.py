@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from cli.aws import Stage
 from cli.errors import NotReadyError, aws_errors
-from cli.load.generator import Call
+from cli.load.generator import Call, Check
 from cli.serving.answers import parse_answer
 from cli.serving.function_client import MAX_IMAGE_BYTES, signed_headers
 from model.training.data.listing import IMAGE_SUFFIXES
@@ -58,14 +58,24 @@ class Target:
         return None if None in counts else sum(counts)
 
 
-def check(_: Call, status: int, body: bytes) -> str | None:
-    """Accept a 200 that names a label, and nothing else."""
-    if status != 200:
-        return f"HTTP {status}"
-    try:
-        return None if "predictions" in parse_answer(body) else "200 without a label"
-    except ValueError:
-        return "200 without a label"
+def check_labels(expected: Mapping[tuple[str, bytes], str] | None = None) -> Check:
+    """Accept a 200 with the label that the model which answers gives to this very image; without any, with a label."""
+
+    def check(call: Call, status: int, body: bytes) -> str | None:
+        if status != 200:
+            return f"HTTP {status}"
+        try:
+            answer = parse_answer(body)
+            label = answer["predictions"][0]["label"]
+        except (ValueError, KeyError):
+            return "200 without a label"
+        right = expected is None or expected.get((answer["model"]["version"], call.body)) == label
+        return None if right else "200 with a wrong label"
+
+    return check
+
+
+check = check_labels()
 
 
 def _read_images(folder: Path) -> list[bytes]:

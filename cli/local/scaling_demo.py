@@ -20,8 +20,8 @@ from cli.console import console
 from cli.data.commands import draw_sample
 from cli.errors import KennelError, NotReadyError, WorkFailedError
 from cli.load.generator import Check, open_loop
-from cli.load.stream import RIGHT, TRY_AGAIN, Stream, check_labels, labels_of, tally
-from cli.load.target import Target
+from cli.load.stream import RIGHT, TRY_AGAIN, Stream, labels_of, tally
+from cli.load.target import Target, check_labels
 from cli.local import commands as local
 from cli.local.bad_model import make_bad_model
 from cli.local.watching import Watch

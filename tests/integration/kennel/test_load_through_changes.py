@@ -16,8 +16,8 @@ from serving_fixtures import COLOURS, LABELS, image_bytes, make_artifact
 from waiting import wait_until
 
 from cli.aws import Stage
-from cli.load.stream import RIGHT, TRY_AGAIN, Stream, check_labels, labels_of, tally
-from cli.load.target import Target
+from cli.load.stream import RIGHT, TRY_AGAIN, Stream, labels_of, tally
+from cli.load.target import Target, check_labels
 from emulator.platform.running import lifecycle
 from model.core.packaging import package
 

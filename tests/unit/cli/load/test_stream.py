@@ -11,8 +11,8 @@ from lambda_fakes import fake_server, reply
 from serving_fixtures import COLOURS, LABELS, image_bytes, make_artifact
 from waiting import wait_until
 
-from cli.load.stream import RIGHT, TRY_AGAIN, Stream, check_labels, labels_of, tally
-from cli.load.target import Target
+from cli.load.stream import RIGHT, TRY_AGAIN, Stream, labels_of, tally
+from cli.load.target import Target, check_labels
 from cli.local.bad_model import make_bad_model
 from cli.serving.classify import load_predictor
 from model.core.artifact import ArtifactError
