@@ -30,8 +30,6 @@ def make_app(tmp_path_factory: pytest.TempPathFactory) -> Callable[[], App]:
 
 @pytest.fixture(scope="session")
 def synthesise(make_app: Callable[[], App]) -> Synthesise:
-    """Synthesise a stage, security gate included."""
-
     def make(settings: Settings, artifact: Path = Path("does-not-exist.tar.gz")) -> SynthesisedStage:
         return SynthesisedStage(settings, application.synthesise(make_app(), settings, artifact))
 
@@ -52,5 +50,4 @@ def stage(request: pytest.FixtureRequest, stages: dict[str, SynthesisedStage]) -
 
 @pytest.fixture(scope="session")
 def artifact(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """An archive in the artifact's place."""
     return write_artifact(tmp_path_factory.mktemp("artifact") / "model.tar.gz", b"a model")

@@ -104,7 +104,6 @@ def test_no_role_trusts_a_bucket_of_another_account(synthesise, stages, artifact
 
 
 def deployed_role(stage: SynthesisedStage) -> tuple[str, dict]:
-    """Logical id and resource of the role that the model has."""
     name = stage.properties("inference", "AWS::SageMaker::Model")["ExecutionRoleArn"]["Fn::GetAtt"][0]
     return name, stage.template("inference")["Resources"][name]
 

@@ -43,7 +43,6 @@ def _alike(stage: SynthesisedStage) -> Iterator[tuple[str, str, Resource]]:
 
 
 def shape(stage: SynthesisedStage) -> set[tuple[str, str, str]]:
-    """Stack, type and logical id of every resource."""
     return {(kind, resource["Type"], plain(name)) for kind, name, resource in _alike(stage)}
 
 

@@ -79,8 +79,6 @@ def stage(deployed: LocalSageMaker, monkeypatch: pytest.MonkeyPatch) -> Stage:
 
 @pytest.fixture
 def start(stage: Stage, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., str]:
-    """Start a training whose program does what it is given."""
-
     def begin(body: str = "", **hyperparameters: str) -> str:
         folder = tmp_path / "model"
         folder.mkdir()
@@ -105,7 +103,6 @@ def left(aws: LocalSageMaker, stage: Stage, job: str, archive: str) -> dict[str,
 
 
 def says(aws: LocalSageMaker, stage: Stage, job: str, text: str) -> bool:
-    """Whether a line of the job's log has the text."""
     lines = aws.printed(job, stage.output("training", "TrainingInstanceLogGroup"))
     return any(text in line for line in lines)
 

@@ -75,7 +75,6 @@ def kennel(
 
 
 def started(kennel: Kennel, *arguments: str) -> str:
-    """The name of a search that is not waited for."""
     return kennel("tune", "--no-wait", *arguments).split()[2].rstrip(":")
 
 

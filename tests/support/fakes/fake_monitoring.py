@@ -9,8 +9,6 @@ Act = Callable[[str, str, dict[str, Any], str, Sequence[float]], None]
 
 
 class Point(NamedTuple):
-    """A call of `record`."""
-
     region: str
     namespace: str
     name: str

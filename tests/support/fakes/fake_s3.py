@@ -88,7 +88,6 @@ class FakeS3:
         return [{}, *({"Contents": [self._listed(key)], "Versions": self._versions(key)} for key in keys), {}]
 
     def _versions(self, key: str) -> list[dict[str, Any]]:
-        """As S3 lists them, the newest first."""
         earlier = [(str(n), time) for n, (_, time) in enumerate(self.objects.earlier.get(key, []))]
         versions = [*earlier, ("latest", self.objects.times[key])]
         return [{"Key": key, "VersionId": version, "LastModified": time} for version, time in reversed(versions)]

@@ -35,6 +35,5 @@ class FakeStage(Stage):
         return super().output(kind, key) if outputs is None else str(outputs.get(key, key))
 
     def configure(self, section: str, **members: Any) -> None:
-        """Change a section of the settings."""
         changed = replace(getattr(self.settings, section), **members)
         self.__dict__["settings"] = replace(self.settings, **{section: changed})

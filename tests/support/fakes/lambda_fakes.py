@@ -74,7 +74,6 @@ def reply(
 
 
 def aws_error(status: int, kind: str, message: str = "no", **members: object) -> Send:
-    """Answer as SageMaker Runtime does when it refuses."""
     return reply(status, {"Message": message, **members}, headers={"x-amzn-ErrorType": f"{kind}:http://internal/"})
 
 

@@ -22,7 +22,6 @@ _LONG_AGO = datetime(2025, 1, 1, tzinfo=UTC)
 
 
 def nothing(**_: Any) -> None:
-    """Answer that there is no such thing."""
     raise refusal("ResourceNotFoundException", "The resource you requested does not exist.")
 
 

@@ -27,7 +27,6 @@ IMAGE = f"{ACCOUNT}.dkr.ecr.eu-west-1.amazonaws.com/runtime:1"
 
 
 def no_role(arn: str, session_name: str) -> dict[str, str]:
-    """A platform without roles."""
     raise ServiceError("ValidationException", f"Could not assume role {arn}.")
 
 
@@ -65,7 +64,6 @@ def full_disk() -> Iterator[None]:
 
 
 def refusal(call: Callable[[], Any]) -> ServiceError:
-    """The error that a call ends in."""
     try:
         call()
     except ServiceError as error:
@@ -74,7 +72,6 @@ def refusal(call: Callable[[], Any]) -> ServiceError:
 
 
 def training_job(name: str = "job", **members: Any) -> Payload:
-    """A request that CreateTrainingJob accepts."""
     return {
         "TrainingJobName": name,
         "RoleArn": ROLE,
@@ -87,7 +84,6 @@ def training_job(name: str = "job", **members: Any) -> Payload:
 
 
 def tuning_job(config: Payload | None = None, **members: Any) -> Payload:
-    """A request that CreateHyperParameterTuningJob accepts."""
     definition = training_job()
     del definition["TrainingJobName"]
     definition["AlgorithmSpecification"]["MetricDefinitions"] = [{"Name": "loss", "Regex": "loss=(.*)"}]
@@ -103,7 +99,6 @@ def tuning_job(config: Payload | None = None, **members: Any) -> Payload:
 
 
 def channel(name: str, url: str, **source: str) -> Payload:
-    """An input of a training job."""
     return {"ChannelName": name, "DataSource": {"S3DataSource": {"S3DataType": "S3Prefix", "S3Uri": url, **source}}}
 
 
@@ -155,7 +150,6 @@ def tar_gz(files: dict[str, bytes], mode: int | None = None) -> bytes:
 
 
 def untar(content: bytes) -> dict[str, bytes]:
-    """The files of an archive."""
     with tarfile.open(fileobj=io.BytesIO(content)) as tar:
         return {m.name: tar.extractfile(m).read() for m in tar if m.isfile()}  # type: ignore[union-attr]
 
@@ -174,7 +168,6 @@ async def raw_server(respond: Respond) -> AsyncIterator[int]:
 
 
 async def read_request(reader: asyncio.StreamReader) -> tuple[bytes, bytes]:
-    """Head and body of one HTTP request."""
     head = await reader.readuntil(b"\r\n\r\n")
     length = next(int(line.split(b":")[1]) for line in head.split(b"\r\n") if line.startswith(b"content-length"))
     return head, await reader.readexactly(length)

@@ -59,7 +59,6 @@ def deploy_guard(aws: LocalAws, bucket: str, **guard: Any) -> dict[str, dict[str
 
 
 def launch(aws: LocalAws, **tags: str) -> str:
-    """Launch an EC2 instance with these tags; its id."""
     specification = {"ResourceType": "instance", "Tags": [{"Key": key, "Value": value} for key, value in tags.items()]}
     request = {"ImageId": "ami-12345678", "InstanceType": "t3.micro", "MinCount": 1, "MaxCount": 1}
     launched = aws.client("ec2").run_instances(**request, TagSpecifications=[specification])

@@ -33,12 +33,10 @@ STOP_GRACE_SECONDS = 3.0
 
 
 def policy(*statements: dict[str, Any]) -> dict[str, Any]:
-    """A policy document of statements that allow."""
     return {"Version": "2012-10-17", "Statement": [{"Effect": "Allow", **statement} for statement in statements]}
 
 
 def trust(service: str) -> dict[str, Any]:
-    """Who may assume a role: one service of AWS."""
     return policy({"Principal": {"Service": service}, "Action": "sts:AssumeRole"})
 
 
@@ -78,14 +76,12 @@ class LocalAws:
         self.connect()
 
     def connect(self) -> None:
-        """Make the clients that most tests use."""
         self.s3, self.iam, self.logs = (self.client(name) for name in ("s3", "iam", "logs"))
         self.sagemaker, self.runtime = (self.client(name) for name in ("sagemaker", "sagemaker-runtime"))
         self.lambda_, self.cloudformation = (self.client(name) for name in ("lambda", "cloudformation"))
         self.scaling = self.client("application-autoscaling")
 
     def down(self) -> None:
-        """Take it down in an orderly way."""
         lifecycle.down(self.state_dir)
 
     def kill(self) -> None:
@@ -123,7 +119,6 @@ class LocalAws:
         return {"AccessKeyId": key["AccessKeyId"], "SecretAccessKey": key["SecretAccessKey"]}
 
     def role(self, name: str, trusted: dict[str, Any], document: dict[str, Any] | None = None) -> str:
-        """The ARN of a new role."""
         arn = str(self.iam.create_role(RoleName=name, AssumeRolePolicyDocument=json.dumps(trusted))["Role"]["Arn"])
         if document is not None:
             self.iam.put_role_policy(RoleName=name, PolicyName="p", PolicyDocument=json.dumps(document))
@@ -161,7 +156,6 @@ class LocalAws:
         return urllib3.request(method, request.url, body=body, headers=dict(request.headers), retries=False, timeout=60)
 
     def call(self, url: str, body: bytes = b"{}", key: dict[str, str] | None = None) -> urllib3.BaseHTTPResponse:
-        """POST to a function URL."""
         return self.send("POST", url, body, sign="lambda", key=key, content_type="application/octet-stream")
 
     def function(self, name: str, source: str) -> str:

@@ -54,7 +54,6 @@ class TransformJob:
         aws.sagemaker.create_transform_job(TransformJobName=self.name, **{**request, **members})
 
     def ended(self) -> dict[str, Any]:
-        """Wait for the end; the job's description."""
         describe, name = self.aws.sagemaker.describe_transform_job, {"TransformJobName": self.name}
         return wait_until(lambda: (found := describe(**name))["TransformJobStatus"] in ENDED and found)
 
@@ -118,7 +117,6 @@ class Tuning:
         self.aws.sagemaker.stop_hyper_parameter_tuning_job(HyperParameterTuningJobName=self.name)
 
     def ended(self) -> dict[str, Any]:
-        """Wait for the end; the job's description."""
         describe = self.aws.sagemaker.describe_hyper_parameter_tuning_job
         name = {"HyperParameterTuningJobName": self.name}
         return wait_until(lambda: (found := describe(**name))["HyperParameterTuningJobStatus"] in ENDED and found)

@@ -89,7 +89,6 @@ def alive(pid: int) -> bool:
 
 
 def model_archive(version: str, **files: bytes) -> bytes:
-    """A model.tar.gz with the server above; an empty file is left out."""
     content = {"code/serve": SERVER, "version": version.encode(), **files}
     return tar_gz({name: body for name, body in content.items() if body})
 
@@ -102,12 +101,10 @@ class LocalSageMaker(LocalAws):
         self.s3.create_bucket(Bucket=BUCKET)
 
     def job_role(self, *actions: str, trusted: str = "sagemaker.amazonaws.com") -> str:
-        """A new role that may do these things; its ARN."""
         allowed = policy({"Action": list(actions), "Resource": "*"}) if actions else None
         return self.role(f"role-{uuid.uuid4().hex[:8]}", trust(trusted), allowed)
 
     def upload(self, folder: Path, prefix: str) -> None:
-        """Put the images of a folder below a prefix."""
         for path in folder.rglob("*.png"):
             self.s3.upload_file(str(path), BUCKET, f"{prefix}/{path.relative_to(folder)}")
 
@@ -137,15 +134,12 @@ class LocalSageMaker(LocalAws):
         return name
 
     def job(self, name: str) -> dict[str, Any]:
-        """The description of a training job."""
         return self.sagemaker.describe_training_job(TrainingJobName=name)
 
     def ended(self, name: str) -> dict[str, Any]:
-        """The description of a training job, once it has ended."""
         return wait_until(lambda: (found := self.job(name))["TrainingJobStatus"] in ENDED and found, 300)
 
     def output(self, job: str, archive: str = "model.tar.gz") -> dict[str, bytes]:
-        """The files of an archive that a training job has left."""
         found = self.s3.get_object(Bucket=BUCKET, Key=f"training/{job}/output/{archive}")
         return untar(found["Body"].read())
 
@@ -162,20 +156,17 @@ class LocalSageMaker(LocalAws):
             return [point for point in read_points(store, self.job(job)["TrainingJobArn"]) if point.name == metric]
 
     def artifact(self, version: str, bucket: str = BUCKET, **files: bytes) -> str:
-        """Upload a model artifact; its location."""
         key = f"artifacts/{uuid.uuid4().hex}/model.tar.gz"
         self.s3.put_object(Bucket=bucket, Key=key, Body=model_archive(version, **files))
         return f"s3://{bucket}/{key}"
 
     def model(self, location: str, role: str, environment: dict[str, str] | None = None, **members: Any) -> str:
-        """Make a model; its name."""
         name = f"m-{uuid.uuid4().hex[:8]}"
         container = {"Image": IMAGE, "ModelDataUrl": location, "Environment": environment or {}}
         self.sagemaker.create_model(ModelName=name, ExecutionRoleArn=role, PrimaryContainer=container, **members)
         return name
 
     def config(self, model: str, capture: dict[str, Any] | None = None, **variant: Any) -> str:
-        """Make an endpoint configuration of one variant; its name."""
         name = f"c-{uuid.uuid4().hex[:8]}"
         defaults = {"VariantName": "v", "ModelName": model, "InstanceType": "ml.m5.large", "InitialInstanceCount": 1}
         captured = {"DataCaptureConfig": capture} if capture else {}

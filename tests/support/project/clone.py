@@ -51,11 +51,9 @@ class Project:
         return done.stdout
 
     def kennel(self, *arguments: str, ends_with: int = 0) -> str:
-        """What `kennel` prints there."""
         return self.run("kennel", *arguments, ends_with=ends_with)
 
     def start_local_aws(self, *options: str) -> None:
-        """Start it, and point the shell at it."""
         self.kennel("local", "up", "--port", str(self.port), *options)
         script = 'eval "$(kennel local env)" && env -0'
         variables = self.run("bash", "-c", script).rstrip("\0").split("\0")

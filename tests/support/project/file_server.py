@@ -79,7 +79,6 @@ class _Handler(BaseHTTPRequestHandler):
 
 @contextlib.contextmanager
 def serve(content: bytes) -> Iterator[FileServer]:
-    """Run a `FileServer` on a free port of the loopback interface."""
     with FileServer(content) as server:
         threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True).start()
         yield server

@@ -24,8 +24,6 @@ OTHER_COSTS = 0.10
 
 @dataclass(frozen=True)
 class Step:
-    """A command of the page."""
-
     command: str
     #: Somewhere in what it prints. A group is remembered as the JOB of later commands.
     seen: str
@@ -69,7 +67,6 @@ def refuse_other_accounts(stage: Stage, account: str, region: str) -> None:
 
 
 def stacks(stage: Stage) -> list[str]:
-    """The stage's stacks that are there, in whatever state."""
     return [name for name in map(stage.stack_name, StackKind) if stage.find_stack(name)]
 
 

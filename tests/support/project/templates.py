@@ -44,18 +44,15 @@ class SynthesisedStage:
         return found
 
     def properties(self, kind: str, resource_type: str) -> dict[str, Any]:
-        """The properties of the only resource of a type."""
         (resource,) = self.resources(kind, resource_type).values()
         return resource["Properties"]
 
     def all_resources(self) -> Iterator[tuple[str, str, Resource]]:
-        """Stack kind, logical id and resource, of every resource of the stage."""
         for kind in KINDS:
             for name, resource in self.template(kind)["Resources"].items():
                 yield kind, name, resource
 
     def report(self) -> list[dict[str, Any]]:
-        """What the validation plugins reported."""
         return self.read("validation-report.json")["pluginReports"]
 
 
@@ -114,7 +111,6 @@ def text(value: object) -> str:
 
 
 def allowed(role: Resource) -> dict[str, set[str]]:
-    """Resources by action."""
     table: dict[str, set[str]] = {}
     for statement in statements(role):
         assert statement["Effect"] == "Allow"
@@ -124,6 +120,5 @@ def allowed(role: Resource) -> dict[str, set[str]]:
 
 
 def condition(role: Resource, action: str) -> dict[str, Any]:
-    """The condition under which an action is allowed."""
     (statement,) = (s for s in statements(role) if action in s["Action"])
     return statement.get("Condition", {})

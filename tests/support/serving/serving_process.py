@@ -49,7 +49,6 @@ class ModelServer:
             )
 
     def workers(self) -> list[psutil.Process]:
-        """Return the worker processes that are running now."""
         with contextlib.suppress(psutil.NoSuchProcess):
             children = psutil.Process(self.process.pid).children(recursive=True)
             return [child for child in children if child.status() != psutil.STATUS_ZOMBIE]
@@ -68,7 +67,6 @@ class ModelServer:
         return self.request("POST", "/invocations", data, content_type=content_type, **headers)
 
     def ping(self) -> int | None:
-        """Return the status of the health check, None while nothing listens."""
         try:
             return self.request("GET", "/ping").status
         except ConnectionError:

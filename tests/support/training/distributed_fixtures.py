@@ -30,11 +30,9 @@ class Worker:
 
     @property
     def answered(self) -> bool:
-        """Whether `result` would not wait."""
         return self._answers.poll()
 
     def result(self, seconds: float = 60.0) -> Any:
-        """Wait for what the function returned."""
         assert self._answers.poll(seconds), "the worker does not answer"
         value, error = self._answers.recv()
         self.process.join(seconds)

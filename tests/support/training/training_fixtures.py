@@ -16,7 +16,6 @@ FAST = ["--architecture", "resnet9", "--input-size", "32", "--epochs", "2", "--b
 
 
 def draw(kind: int, seed: int, *, format: str = "PNG") -> bytes:
-    """Return an image of one of the classes, of random size and colours."""
     random = np.random.default_rng([kind, seed])
     width, height = (int(value) for value in random.integers(40, 90, 2))
     background, colour = (tuple(int(value) for value in random.integers(0, 256, 3)) for _ in range(2))

@@ -28,7 +28,6 @@ def stage(monkeypatch: pytest.MonkeyPatch) -> Any:
 
 
 def run(stage: Any, *, stop: bool = False, again: bool = False, **options: Any) -> None:
-    """Bring the labels up to date."""
     model = None if stop else deployed_model(stage)
     label_images(open_folder(stage, SOURCE, None), model, BatchOptions(**options), again=again, parquet=False)
 

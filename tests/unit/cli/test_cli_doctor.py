@@ -15,14 +15,22 @@ from cli import main
 from cli.operating.doctor.command import CHECKS, diagnose
 
 TAGGED = {"ResourceTagMappingList": [{"ResourceARN": "arn:aws:sagemaker:us-east-1:1:model/old"}]}
-OPEN_TRUST = {
-    "Role": {"AssumeRolePolicyDocument": {"Statement": [statement("x", {"Service": "sagemaker.amazonaws.com"})]}}
-}
+TRUSTING = {"AssumeRolePolicyDocument": {"Statement": [statement("x", {"Service": "sagemaker.amazonaws.com"})]}}
+ADMIN = {"AttachedPolicies": [{"PolicyName": "Admin", "PolicyArn": "arn:a"}]}
+FORGOTTEN = {"InstanceId": "i-1", "LaunchTime": datetime(2025, 1, 1, tzinfo=UTC)}
 LOST_TARGET = {"ResourceId": f"endpoint/{ENDPOINT}-old/variant/main", "ScalableDimension": "d"}
 
 
 def answer(operation: str, value: Any) -> Callable[[FakeAccount], Any]:
     return lambda aws: aws.answers.update({operation: value})
+
+
+def change(operation: str, **changes: Any) -> Callable[[FakeAccount], Any]:
+    return lambda aws: aws.answers[operation].update(changes)
+
+
+def warm_target(**changes: Any) -> Callable[[FakeAccount], Any]:
+    return lambda aws: aws.targets[LIVE].update(changes)
 
 
 def alarm(**changes: Any) -> Callable[[FakeAccount], Any]:
@@ -38,7 +46,7 @@ FAULTS: list[tuple[str, Callable[[FakeAccount], Any], str, str]] = [
     ("endpoint", endpoint(EndpointStatus="Failed", FailureReason="no capacity"), "no capacity", "kennel deploy"),
     ("endpoint", endpoint(EndpointConfigName="old"), "still serves old", "kennel deploy"),
     ("endpoint", lambda aws: aws.answers["describe_alarms"]["MetricAlarms"].pop(0), "roll back by alarms", "cdk"),
-    ("model", lambda aws: aws.answers["describe_model_package"].update(ModelApprovalStatus="Rejected"), "", "rollback"),
+    ("model", change("describe_model_package", ModelApprovalStatus="Rejected"), "", "rollback"),
     ("function URL", answer("get_function_url_config", nothing), "no URL", "cdk"),
     ("function URL", answer("get_function_url_config", {"AuthType": "NONE"}), "AuthType is NONE", "cdk"),
     ("function URL", lambda aws: aws.callers.pop("lambda:InvokeFunction"), "lambda:InvokeFunction on", "cdk"),
@@ -47,48 +55,23 @@ FAULTS: list[tuple[str, Callable[[FakeAccount], Any], str, str]] = [
     ("provisioned concurrency", answer("get_provisioned_concurrency_config", nothing), "no provisioned", "cdk"),
     ("scaling", lambda aws: aws.targets.pop(VARIANT), f"{VARIANT} is not registered", "cdk"),
     ("scaling", lambda aws: aws.targets.pop(LIVE), f"{LIVE} is not registered", "cdk"),
-    (
-        "scaling",
-        lambda aws: aws.targets[LIVE].update(MaxCapacity=9),
-        "(1, 9), the settings say (1, 4)",
-        "--max-capacity 4",
-    ),
+    ("scaling", warm_target(MaxCapacity=9), "(1, 9), the settings say (1, 4)", "--max-capacity 4"),
+    ("scaling", warm_target(SuspendedState={"ScheduledScalingSuspended": True}), "has Sched", "Suspended=false"),
     ("scaling", answer("describe_scaling_policies", {"ScalingPolicies": []}), "lost: its policy", "cdk"),
     ("scaling", lambda aws: aws.answers["describe_alarms"]["MetricAlarms"].pop(), "lost: TargetTracking-high", "cdk"),
     ("roles", answer("get_role", nothing), "is not there", "cdk"),
-    ("roles", answer("get_role", OPEN_TRUST), "without aws:SourceAccount", "cdk"),
+    ("roles", answer("get_role", {"Role": TRUSTING}), "without aws:SourceAccount", "cdk"),
     ("roles", answer("list_role_policies", {"PolicyNames": []}), "lacks its policy Logs", "cdk"),
-    (
-        "roles",
-        answer("list_role_policies", {"PolicyNames": ["Logs", "All"]}),
-        "has the policy All",
-        "delete-role-policy",
-    ),
-    (
-        "roles",
-        answer("list_attached_role_policies", {"AttachedPolicies": [{"PolicyName": "Admin", "PolicyArn": "arn:a"}]}),
-        f"{ROLE} has the policy Admin",
-        "detach-role-policy",
-    ),
+    ("roles", change("list_role_policies", PolicyNames=["Logs", "All"]), "has the policy All", "delete-role-policy"),
+    ("roles", answer("list_attached_role_policies", ADMIN), f"{ROLE} has the policy Admin", "detach-role-policy"),
     ("alarms", lambda aws: aws.answers["describe_alarms"]["MetricAlarms"].pop(0), "errors is not there", "cdk"),
     ("alarms", alarm(AlarmActions=[]), "does not tell", "cdk"),
     ("alarms", alarm(ActionsEnabled=False), "tells nobody", "enable-alarm-actions"),
-    (
-        "scaling",
-        lambda aws: aws.targets[LIVE].update(SuspendedState={"ScheduledScalingSuspended": True}),
-        "has Sched",
-        "Suspended=false",
-    ),
     ("alarms", alarm(StateValue="ALARM"), "errors is ALARM since 2025", "dashboard kennel-dev"),
     ("alarm topic", answer("get_topic_attributes", {"Attributes": {}}), "is not encrypted", "cdk"),
     ("alarm topic", answer("get_key_policy", {"Policy": '{"Statement": []}'}), "let CloudWatch", "kennel-dev-storage"),
-    (
-        "cost guard and budget",
-        lambda aws: aws.answers["describe_rule"].update(State="DISABLED"),
-        "is DISABLED",
-        "aws events enable-rule",
-    ),
-    ("cost guard and budget", lambda aws: aws.answers["describe_rule"].update(Arn="arn:x"), "may not call", "cdk"),
+    ("cost guard and budget", change("describe_rule", State="DISABLED"), "is DISABLED", "aws events enable-rule"),
+    ("cost guard and budget", change("describe_rule", Arn="arn:x"), "may not call", "cdk"),
     ("cost guard and budget", answer("describe_budget", nothing), "budget dev-budget is not there", "cdk"),
 ]
 WARNINGS: list[tuple[str, Callable[[FakeAccount], Any], str, str]] = [
@@ -104,12 +87,7 @@ WARNINGS: list[tuple[str, Callable[[FakeAccount], Any], str, str]] = [
     ("quotas", lambda aws: aws.limit_concurrency(1000, 150), "leaves 51 of", "Service Quotas"),
     ("orphans", lambda aws: aws.answers.update(get_resources=TAGGED), "the model old", "delete-model --model-name old"),
     ("orphans", lambda aws: aws.targets.update(old=LOST_TARGET), f"{ENDPOINT}-old", "deregister-scalable-target"),
-    (
-        "orphans",
-        lambda aws: aws.instances.append({"InstanceId": "i-1", "LaunchTime": datetime(2025, 1, 1, tzinfo=UTC)}),
-        "i-1",
-        "terminate",
-    ),
+    ("orphans", lambda aws: aws.instances.append(FORGOTTEN), "i-1", "terminate"),
     ("orphans", answer("list_objects_v2", {"CommonPrefixes": [{"Prefix": "models/0/"}]}), "models/0/", "s3 rm"),
 ]
 

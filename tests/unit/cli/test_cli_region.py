@@ -26,7 +26,6 @@ def environment(tmp_path: Path, no_aws: None, monkeypatch: pytest.MonkeyPatch) -
 
 
 def stage_of(account: str | None = None, region: str | None = None) -> Stage:
-    """The stage dev with these settings."""
     stage = Stage("dev")
     stage.__dict__["settings"] = replace(stage.settings, account=account, region=region)
     return stage

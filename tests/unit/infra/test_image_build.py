@@ -25,13 +25,11 @@ BUILT = ("SUCCESS", {"ImageUri": f"{PROPERTIES['RepositoryUri']}:{PROPERTIES['Ta
 
 
 def request(kind: str, **more: str) -> dict[str, Any]:
-    """What CloudFormation sends."""
     ids = {name: name for name in ("StackId", "RequestId", "LogicalResourceId", "ResponseURL")}
     return {"RequestType": kind, **ids, "ResourceProperties": PROPERTIES, **more}
 
 
 def build(status: str) -> dict[str, Any]:
-    """A build as CodeBuild describes it."""
     contexts = [{"message": "exit status 1"}] if status == "FAILED" else []
     return {
         "id": "project:1",

@@ -65,8 +65,6 @@ class FakeLogs:
 
 
 class Instance:
-    """An instance that trains one job."""
-
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.s3, self.logs = Bucket(), FakeLogs()
@@ -75,7 +73,6 @@ class Instance:
         self.program(WRITES_A_MODEL)
 
     def describe(self, **changes: Any) -> None:
-        """Put the job's description into the bucket."""
         job = {
             "name": JOB,
             "source": "s3://bucket/code/sourcedir.tar.gz",
@@ -88,7 +85,6 @@ class Instance:
         self.s3.objects[job_key("code/jobs", JOB)] = json.dumps(job | changes).encode()
 
     def program(self, source: str) -> None:
-        """Put the training program into the bucket."""
         self.s3.objects["code/sourcedir.tar.gz"] = tar_gz({program.PROGRAM: source.encode()})
 
     def boot(self) -> Training:

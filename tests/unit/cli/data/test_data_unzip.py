@@ -20,7 +20,6 @@ IMAGES = {f"{split}/{label}/1.jpg": b"x" * 1000 for split in ("train", "valid") 
 
 @pytest.fixture
 def archive(tmp_path: Path) -> Path:
-    """Where an archive is made."""
     return tmp_path / "x.zip"
 
 

@@ -40,7 +40,6 @@ class Registry:
         self.count, self.broken = 0, False
 
     def package(self, **card: Any) -> Path:
-        """Package another model as the stage's artifact."""
         self.count += 1
         source = make_artifact(self.folder / str(self.count), name=f"model {self.count}", **card)
         package(source, self.stage.artifact)
@@ -64,7 +63,6 @@ class Registry:
         return CliRunner().invoke(app, ["models", *arguments])
 
     def listed(self) -> list[tuple[int, str, bool]]:
-        """Version, status and whether it is deployed."""
         document = json.loads(self.run("list", "--json").stdout)
         return [(row["number"], row["status"], row["deployed"]) for row in document["versions"]]
 
@@ -81,7 +79,6 @@ def models(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Registry
 
 @pytest.fixture
 def three(models: Registry) -> Registry:
-    """Three versions, of which the first two are approved."""
     for number in (1, 2, 3):
         packaging.register_model(models.stage, registry.ModelCard.load(models.package().parents[1] / str(number)), None)
     for number in "12":

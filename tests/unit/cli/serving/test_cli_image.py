@@ -38,7 +38,6 @@ def install(log: Path, name: str) -> None:
 
 
 def context_of(**serving: Any) -> Any:
-    """Return the context of a command for a stage whose storage stack is deployed."""
     aws = FakeAccount()
     aws.add_stack("kennel-dev-storage", ImageRepositoryUri=f"{REGISTRY}/images")
     stage = FakeStage("dev", aws)

@@ -79,7 +79,6 @@ def trained(stage: Any, asked: TrainingRequest) -> dict[str, Any]:
 
 
 def started(stage: Any) -> int:
-    """Count what was started or sent."""
     return sum(len(requests) for name, requests in stage.aws.requests.items() if name.startswith(("create_", "put_")))
 
 
