@@ -45,8 +45,6 @@ OURS = {
     "mixed precision": ("on", False),
     "mixed precision, compiled": ("on", True),
 }
-# What bounds a step in float32.
-CONVOLUTIONS = "convolutions alone, float32"
 # Of the trainings with one and with two processes.
 PROCESSES_SIZE, PROCESSES_BATCH, PROCESSES_IMAGES = SIZE, 32, 128
 
@@ -153,36 +151,6 @@ def our_turns(steps: int, mixed_precision: str, compiled: bool) -> None:
     )
 
 
-def convolution_turns(steps: int) -> None:
-    """Do of `steps` training steps nothing but the convolutions and their gradients, for every turn."""
-    import torch
-
-    from model.core.machine import keep_freed_memory
-    from model.core.network import build
-
-    keep_freed_memory()
-    network = build(ARCHITECTURE, CLASSES)
-    network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch's stubs lack this form
-    layers: list[tuple[torch.nn.Module, torch.Tensor, torch.Tensor]] = []
-
-    def record(layer: torch.nn.Module, inputs: tuple[torch.Tensor], outputs: torch.Tensor) -> None:
-        # Of the first layer's input, the images, nobody wants a gradient.
-        layers.append((layer, inputs[0].detach().requires_grad_(bool(layers)), torch.randn_like(outputs)))
-
-    hooks = [m.register_forward_hook(record) for m in network.modules() if isinstance(m, torch.nn.Conv2d)]
-    with torch.no_grad():
-        network(torch.randn(BATCH, 3, SIZE, SIZE).contiguous(memory_format=torch.channels_last))
-    for hook in hooks:
-        hook.remove()
-    for answer in _answer_turns():
-        started = time.perf_counter()
-        for _ in range(steps):
-            for layer, inputs, gradient in layers:
-                wanted = [*layer.parameters(), *([inputs] if inputs.requires_grad else [])]
-                torch.autograd.grad(layer(inputs), wanted, gradient)
-        answer(steps * BATCH / (time.perf_counter() - started))
-
-
 def measure_step(rounds: int, steps: int, *, cached: bool) -> dict[str, Any]:
     """Return images per second of the loops, a value per round, and the seconds that compiling took.
 
@@ -193,11 +161,7 @@ def measure_step(rounds: int, steps: int, *, cached: bool) -> dict[str, Any]:
     from model.training.loop.engine import half_type
 
     cpu = torch.device("cpu")
-    ways = [
-        "plain",
-        CONVOLUTIONS,
-        *(way for way, (half, _) in OURS.items() if half == "off" or half_type(half, cpu) is not None),
-    ]
+    ways = ["plain", *(way for way, (half, _) in OURS.items() if half == "off" or half_type(half, cpu) is not None)]
     with ExitStack() as stack:
         environment = {"OMP_WAIT_POLICY": "PASSIVE"}  # as model/train.py sets it
         if not cached:
@@ -253,8 +217,7 @@ def main(argv: list[str] | None = None) -> int:
     arguments = _parse(argv)
     if arguments.turns:
         way, steps = arguments.turns[0], int(arguments.turns[1])
-        others = {"plain": plain_turns, CONVOLUTIONS: convolution_turns}
-        others[way](steps) if way in others else our_turns(steps, *OURS[way])
+        plain_turns(steps) if way == "plain" else our_turns(steps, *OURS[way])
         return 0
     rounds = 3 if arguments.quick else arguments.rounds
     figures: dict[str, Any] = {
@@ -270,9 +233,6 @@ def main(argv: list[str] | None = None) -> int:
             ratios["step"] = paired_ratio(step[way], step["plain"])
             console.print(f"Our step, {way}, over the plain one: {ratios['step']:.2f}x.")
             rows.append((f"training step, {way}, images/s", _median(step["plain"]), _median(step[way])))
-        bound = paired_ratio(step[CONVOLUTIONS], step["plain"])
-        console.print(f"The step's convolutions alone, in float32, over the plain step: {bound:.2f}x.")
-        rows.append((f"training step, {CONVOLUTIONS}, images/s", _median(step["plain"]), _median(step[CONVOLUTIONS])))
         reuse = ", less what an earlier run has left" if arguments.quick else ""
         console.print(f"Compiling the step took {step['compile_seconds']:.0f} s{reuse}.")
     if "input" not in arguments.skip:
