@@ -76,12 +76,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     console.print(machine_line(description))
     try:
         with tempfile.TemporaryDirectory(prefix="lambda-start-") as folder, endpoint() as address:
-            asset = lay_out_asset(Path(folder))
+            asset = Path(folder)  # both handlers, as they are deployed: without bytecode
+            shutil.copytree(ROOT / "lambda_fn", asset / "lambda_fn", ignore=shutil.ignore_patterns("__pycache__"))
+            shutil.copy(ROOT / "benchmarks" / "peers" / f"{BOTO3}.py", asset)
             systems: dict[str, Callable[[], Start]] = {_PYTHON: python_start}
             for module in (OURS, BOTO3):
                 start = functools.partial(call_handler, asset, module)
-                systems[_started(module)] = start
-                systems[_called(module)] = functools.partial(start, calls=arguments.calls, address=address)
+                systems[f"{module}, start"] = start
+                systems[f"{module}, calls"] = functools.partial(start, calls=arguments.calls, address=address)
             measured = interleaved(systems, arguments.rounds)
     except CallError as error:
         error_console.print(f"Stopped: {error}", markup=False)
@@ -95,9 +97,11 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _report(arguments: argparse.Namespace, description: dict[str, Any], measured: dict[str, list[Start]]) -> int:
     modules = {OURS: "our function", BOTO3: 'boto3.client("sagemaker-runtime")'}
     python_ms = statistics.median(start.init_ms for start in measured[_PYTHON])
-    inits = {module: statistics.median(start.init_ms for start in measured[_started(module)]) for module in modules}
+    inits = {module: statistics.median(start.init_ms for start in measured[f"{module}, start"]) for module in modules}
     own = {
-        module: {size: statistics.median(start.own_ms[size] for start in measured[_called(module)]) for size in SIZES}
+        module: {
+            size: statistics.median(start.own_ms[size] for start in measured[f"{module}, calls"]) for size in SIZES
+        }
         for module in modules
     }
     rows = [(_PYTHON, f"{python_ms:.0f}", *[""] * len(SIZES))]
@@ -114,16 +118,7 @@ def _report(arguments: argparse.Namespace, description: dict[str, Any], measured
     return finish(arguments, figures, goals)
 
 
-def _started(module: str) -> str:
-    return f"{module}, start"
-
-
-def _called(module: str) -> str:
-    return f"{module}, calls"
-
-
 def python_start() -> Start:
-    """Measure an interpreter that does nothing."""
     began = time.perf_counter()
     subprocess.run([sys.executable, "-S", "-c", ""], check=True)
     return Start((time.perf_counter() - began) * 1000, {})
@@ -159,13 +154,6 @@ def call_handler(asset: Path, module: str, *, calls: int = 0, address: str = "")
         for size, found in result["sizes"].items()
     }
     return Start(result["init_ms"], own)
-
-
-def lay_out_asset(folder: Path) -> Path:
-    """Lay out both handlers as they are deployed: without bytecode."""
-    shutil.copytree(ROOT / "lambda_fn", folder / "lambda_fn", ignore=shutil.ignore_patterns("__pycache__"))
-    shutil.copy(ROOT / "benchmarks" / "peers" / f"{BOTO3}.py", folder)
-    return folder
 
 
 @contextlib.contextmanager

@@ -18,9 +18,9 @@ from botocore.config import Config
 from cli.aws import Stage, delete_objects
 from cli.batch.labels import BAD_ANSWER, InputImage, Label, label_of_answer, label_of_error, match_answers
 from cli.console import console, progress_bar
+from cli.costs.table import job_price
 from cli.errors import aws_errors
 from cli.parallel import map_unordered
-from cli.prices import job_price
 from cli.serving.answers import MAX_BYTES
 from cli.training.job_names import job_prefix, new_job
 from infra import instance_types

@@ -5,12 +5,12 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from typing import Annotated, Any
+from typing import Any
 
 import typer
 
 from cli.aws import Stage
-from cli.console import console
+from cli.console import AsJson, console
 from cli.costs.planned import STACKS, million_images, planned_costs
 from cli.costs.running import running_costs
 from cli.costs.table import Cost, Total, print_costs
@@ -68,11 +68,8 @@ def compare(stage: Stage, stacks: Sequence[str]) -> Comparison:
         return Comparison(stacks, planned, unknown=f"{error} {error.hint}".rstrip())
 
 
-def cost(
-    context: typer.Context,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON: USD per hour.")] = False,
-) -> None:
-    """Say what the stage costs: by its settings, as it runs now, and for a million images."""
+def cost(context: typer.Context, as_json: AsJson = False) -> None:
+    """Say what the stage costs: by its settings, as it runs now, and for a million images; JSON has USD per hour."""
     stage: Stage = context.obj
     comparison, images = compare(stage, STACKS), million_images(stage.settings)
     if as_json:

@@ -9,7 +9,7 @@ from cli.aws import Stage
 from cli.costs.planned import STACKS, planned_costs, warm_cost
 from cli.costs.table import Cost, instances_cost
 from cli.errors import aws_errors
-from cli.operating.endpoints import endpoint_variants, stage_endpoints
+from cli.operating.endpoints import endpoint_variants, environments, stage_endpoints
 from cli.operating.stopping import running_jobs
 from cli.training.ec2_instances import training_instances
 from cli.training.job_names import JOB_KINDS
@@ -58,12 +58,10 @@ def job_costs(stage: Stage) -> Iterator[Cost]:
 
 
 def _function(stage: Stage) -> Iterator[Cost]:
-    if name := (stage.find_outputs("inference") or {}).get("FunctionName"):
-        listing = ("list_provisioned_concurrency_configs", "ProvisionedConcurrencyConfigs")
-        configs = stage.listed("lambda", *listing, FunctionName=name)
-        if warm := sum(config["RequestedProvisionedConcurrentExecutions"] for config in configs):
-            memory = stage.client("lambda").get_function_configuration(FunctionName=name)["MemorySize"]
-            yield warm_cost(memory, warm, warm)
+    name = (stage.find_outputs("inference") or {}).get("FunctionName")
+    if name and (warm := environments(stage, name)[0]):
+        memory = stage.client("lambda").get_function_configuration(FunctionName=name)["MemorySize"]
+        yield warm_cost(memory, warm, warm)
 
 
 def _notebooks(stage: Stage) -> Iterator[Cost]:

@@ -1,4 +1,4 @@
-"""Costs by the hour, their sum, and the one table that shows them."""
+"""Costs by the hour, their sum, the one table that shows them, and what a job costs in a phrase."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Literal
 from rich.table import Table
 
 from cli.console import console
-from infra.prices import HOURS_PER_MONTH, PRICE_LIST, price_note
+from infra.prices import HOURS_PER_MONTH, PRICE_LIST, price_note, usd_per_hour
 
 
 @dataclass(frozen=True)
@@ -74,3 +74,18 @@ def print_costs(title: str, costs: Sequence[Cost]) -> None:
 def _figures(*hourly: float | None) -> list[str]:
     columns = ((usd, factor, digits) for factor, digits in ((1, 4), (HOURS_PER_MONTH, 2)) for usd in hourly)
     return ["unknown" if usd is None else f"{usd * factor:.{digits}f}" for usd, factor, digits in columns]
+
+
+def job_price(
+    instance_type: str, instances: int = 1, *, volume_gb: int = 0, seconds: int = 0, jobs: int = 1, at_once: int = 1
+) -> str:
+    """Return what some like jobs cost with their volumes, as a phrase for a person: by the hour, and at most.
+
+    `seconds` is how long each job may run; without, nothing says what they cost at most. `at_once` run at a time.
+    """
+    price, note = usd_per_hour(instance_type, volume_gb), price_note(instance_type)
+    hours = jobs * instances * seconds / 3600
+    if price is None:
+        return f"{note}; at most {hours:.1f} instance-hours" if hours else note
+    at_most = f", at most {price * hours:.2f} USD in {hours:.1f} instance-hours" if hours else ""
+    return "; ".join(filter(None, (f"{price * instances * at_once:.3f} USD per hour{at_most}", PRICE_LIST, note)))

@@ -11,7 +11,7 @@ from typing import Annotated
 import typer
 
 from cli.aws import ROOT, Stage, announce
-from cli.console import ask, console
+from cli.console import Yes, ask, console
 from cli.data.commands import SAMPLE_DIR
 from cli.errors import NotReadyError, UsageError
 from infra.prices import PRICE_LIST, UNIT, endpoint_usd_per_hour, price_note, serverless_usd_per_second
@@ -55,10 +55,8 @@ def load_test(
     seconds: Annotated[int, typer.Option(min=2, max=240, help="Of each step.")] = 15,
     images: Annotated[Path, typer.Option(metavar="FOLDER", help="Images to send.")] = SAMPLE_DIR / "test",
     endpoint: Annotated[bool, typer.Option("--endpoint", help="Call the endpoint, not the function URL.")] = False,
-    write: Annotated[
-        bool, typer.Option("--write", help="Put the rate of one instance into the stage's settings file.")
-    ] = False,
-    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask about costs.")] = False,
+    write: Annotated[bool, typer.Option("--write", help="Put an instance's rate into the stage's settings.")] = False,
+    yes: Yes = False,
 ) -> None:
     """Find out how many requests per second the deployed model bears within a latency goal.
 

@@ -12,7 +12,7 @@ import typer
 from rich.table import Table
 
 from cli.aws import Stage, announce
-from cli.console import console
+from cli.console import AsJson, Yes, console
 from cli.errors import NotReadyError
 from cli.models import registry
 from cli.models.registry import APPROVED, REJECTED, Version
@@ -20,14 +20,9 @@ from cli.operating.deploying import deploy_stacks, require_answers
 
 app = typer.Typer(help="The packaged models: list, approve, deploy, roll back.", no_args_is_help=True)
 
-Yes = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask about bootstrapping and permissions.")]
-
 
 @app.command("list")
-def list_versions(
-    context: typer.Context,
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
-) -> None:
+def list_versions(context: typer.Context, as_json: AsJson = False) -> None:
     """List the versions, the newest first, with accuracy and digest, and which of them is deployed."""
     stage: Stage = context.obj
     versions, deployed = registry.versions(stage), registry.deployed_digest(stage)

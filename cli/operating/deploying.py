@@ -12,8 +12,8 @@ import typer
 
 from cli.aws import Stage, announce
 from cli.cdk import run_cdk
+from cli.console import Yes, console
 from cli.console import ask as ask_person
-from cli.console import console
 from cli.costs.command import compare
 from cli.errors import NotReadyError, UsageError
 from cli.models.registry import note_deployment, refuse_rejected
@@ -43,9 +43,7 @@ _BOOTSTRAP = (
 def deploy(
     context: typer.Context,
     stacks: Annotated[list[StackKind] | None, typer.Argument(help="Default: all that can be deployed.")] = None,
-    yes: Annotated[
-        bool, typer.Option("--yes", "-y", help="Do not ask: neither about bootstrapping nor about permissions.")
-    ] = False,
+    yes: Yes = False,
 ) -> None:
     """Deploy the stacks with `cdk deploy`; the inference stack follows as soon as there is a model."""
     stage: Stage = context.obj

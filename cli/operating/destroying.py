@@ -6,14 +6,14 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import product
-from typing import Annotated, Any
+from typing import Any
 
 import botocore.exceptions
 import typer
 
 from cli.aws import Stage, announce, delete_objects
 from cli.batch.job import LOG_GROUP as TRANSFORM_LOGS
-from cli.console import ask, console, error_console, progress_bar
+from cli.console import Yes, ask, console, error_console, progress_bar
 from cli.errors import KennelError, NotReadyError, WorkFailedError, aws_errors
 from cli.models.registry import delete_versions
 from cli.operating.deploying import StackKind
@@ -31,10 +31,7 @@ _LATE_LOGS_PAUSE = 30.0
 _BUCKET = "AWS::S3::Bucket"
 
 
-def destroy(
-    context: typer.Context,
-    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
-) -> None:
+def destroy(context: typer.Context, yes: Yes = False) -> None:
     """Remove all that costs: jobs that run, stacks, buckets unless the stage retains them, logs. Say what is left."""
     stage: Stage = context.obj
     announce(stage)

@@ -1,4 +1,4 @@
-"""The endpoints of a stage, and what runs of an endpoint."""
+"""The endpoints of a stage, what runs of an endpoint, and of a function."""
 
 from __future__ import annotations
 
@@ -27,3 +27,11 @@ def endpoint_variants(stage: Stage, endpoints: Iterable[str]) -> Iterator[dict[s
         configured = {variant["VariantName"]: variant for variant in config["ProductionVariants"]}
         for variant in endpoint.get("ProductionVariants", []) if endpoint.get("EndpointStatus") != "Deleting" else ():
             yield {**configured.get(variant["VariantName"], {}), **variant, "EndpointName": name}
+
+
+def environments(stage: Stage, function: str) -> tuple[int, int]:
+    """Return how many execution environments of a function are provisioned, and how many of these are ready."""
+    listing = ("list_provisioned_concurrency_configs", "ProvisionedConcurrencyConfigs")
+    configs = list(stage.listed("lambda", *listing, FunctionName=function))
+    provisioned, ready = (f"{what}ProvisionedConcurrentExecutions" for what in ("Requested", "Available"))
+    return sum(each[provisioned] for each in configs), sum(each.get(ready, 0) for each in configs)

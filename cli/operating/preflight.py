@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from cli.aws import Stage
 from cli.console import console
 from cli.errors import AwsError, NotReadyError, aws_errors
-from cli.operating.endpoints import endpoint_variants
+from cli.operating.endpoints import endpoint_variants, environments
 from cli.operating.stopping import running_jobs
 from cli.serving.container_image import is_pushed
 from infra import instance_types
@@ -92,11 +92,7 @@ def _own_concurrency(stage: Stage) -> int:
     if name is None:
         return 0
     reserved = stage.client("lambda").get_function_concurrency(FunctionName=name).get("ReservedConcurrentExecutions")
-    if reserved is not None:
-        return int(reserved)
-    listing = "list_provisioned_concurrency_configs"
-    configs = stage.listed("lambda", listing, "ProvisionedConcurrencyConfigs", FunctionName=name)
-    return sum(config["RequestedProvisionedConcurrentExecutions"] for config in configs)
+    return environments(stage, name)[0] if reserved is None else int(reserved)
 
 
 def _check_endpoint_instances(stage: Stage, found: Findings) -> None:

@@ -5,19 +5,19 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
-from typing import Annotated, Any
+from typing import Any
 
 import typer
 from rich.table import Table
 
 from cli.aws import Stage
-from cli.console import console
+from cli.console import AsJson, console
 from cli.costs.planned import STACKS
 from cli.costs.running import running_costs
 from cli.costs.table import Total
 from cli.errors import AwsError, NotReadyError, aws_errors
 from cli.models import registry
-from cli.operating.endpoints import endpoint_variants
+from cli.operating.endpoints import endpoint_variants, environments
 from cli.operating.stopping import running_jobs
 from cli.training.ec2_instances import training_instances
 from cli.training.job_names import JOB_KINDS
@@ -45,9 +45,7 @@ def read_status(stage: Stage) -> dict[str, Facts | str]:
     return {name: _known(read, stage) for name, read in sections.items()}
 
 
-def status(
-    context: typer.Context, as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False
-) -> None:
+def status(context: typer.Context, as_json: AsJson = False) -> None:
     """Show what is deployed, its traffic and its cost at the moment; exit code 3 if nothing answers."""
     stage: Stage = context.obj
     found = read_status(stage)
@@ -145,8 +143,5 @@ def _alarms(stage: Stage) -> Facts:
 def _function(stage: Stage) -> Facts:
     name, alias = stage.output("inference", "FunctionName"), stage.output("inference", "FunctionAliasArn")
     version = stage.client("lambda").get_alias(FunctionName=name, Name=alias.rpartition(":")[2])["FunctionVersion"]
-    listing = ("list_provisioned_concurrency_configs", "ProvisionedConcurrencyConfigs")
-    configs = list(stage.listed("lambda", *listing, FunctionName=name))
-    provisioned = sum(each["RequestedProvisionedConcurrentExecutions"] for each in configs)
-    warm = sum(each.get("AvailableProvisionedConcurrentExecutions", 0) for each in configs)
+    provisioned, warm = environments(stage, name)
     return {"name": name, "version": version, "provisioned": provisioned, "warm": warm}

@@ -13,9 +13,9 @@ import botocore.exceptions
 
 from cli.aws import Stage
 from cli.console import console, progress_bar
+from cli.costs.table import job_price
 from cli.data.push import data_set_prefix
 from cli.errors import NotReadyError, UsageError, WorkFailedError, aws_errors
-from cli.prices import job_price
 from cli.training.ec2_instances import live_instances, run_instance
 from cli.training.ec2_jobs import first_end, name_prefix, read_launch, read_status, write_launch, write_status
 from cli.training.following import JobLog
@@ -95,7 +95,9 @@ def follow_training(stage: Stage, job: str) -> Status:
     log = JobLog(stage, job, stage.output("training", "TrainingInstanceLogGroup"))
     with progress_bar(f"{job}: Training"), aws_errors():
         while True:
-            has_instance = _has_instance(stage, job)  # asked before the status, which may name an end between the two
+            appears = read_launch(stage, job).time.timestamp() + _APPEARS_SECONDS
+            # Asked before the status, which may name an end between the two.
+            has_instance = time.time() < appears or bool(live_instances(stage, job))
             status = read_status(stage, job)
             log.print_new()
             if status.state == INTERRUPTED and not has_instance:
@@ -116,11 +118,6 @@ def follow_training(stage: Stage, job: str) -> Status:
     log.require_completed(status.state, status.reason or "no reason was given", again)
     console.print(f"{job} completed; its instance ends itself.")
     return status
-
-
-def _has_instance(stage: Stage, job: str) -> bool:
-    appears = read_launch(stage, job).time.timestamp() + _APPEARS_SECONDS
-    return time.time() < appears or bool(live_instances(stage, job))
 
 
 def _launch(stage: Stage, job: Job, settings: Ec2TrainingSettings) -> None:

@@ -16,9 +16,9 @@ from typing import Any
 
 from cli.aws import ROOT, Stage
 from cli.console import console, progress_bar
+from cli.costs.table import job_price
 from cli.data.push import data_set_prefix
 from cli.errors import NotReadyError, UsageError, aws_errors
-from cli.prices import job_price
 from cli.training.checks import check_training
 from cli.training.following import JobLog, PhasePrinter
 from cli.training.hyperparameters import DATA_SET, encode, refuse_shell_syntax
@@ -70,7 +70,9 @@ def start_training(stage: Stage, request: TrainingRequest) -> str:
         hyperparameters = training_hyperparameters(stage, request)
         definition = training_definition(stage, request, job)
         source = upload_source(stage)
-        console.print(f"Training job {job} on {_machines(definition)}.")
+        machines = definition["ResourceConfig"]
+        kind = f"{machines['InstanceCount']} × {machines['InstanceType']}"
+        console.print(f"Training job {job} on {kind} ({training_price(definition)}).")
         definition["AlgorithmSpecification"] |= ENTRY_POINT
         definition["InputDataConfig"].append(_channel(CODE_CHANNEL, f"{source.rpartition('/')[0]}/"))
         stage.client("sagemaker").create_training_job(
@@ -85,7 +87,7 @@ def training_definition(stage: Stage, request: TrainingRequest, job: str) -> dic
     The checkpoints are kept under the name of the training or tuning job.
     """
     bucket, training = stage.data_bucket, stage.settings.training
-    instances = _instances(stage, request)
+    instances = request.instances or training.instance_count
     return {
         "RoleArn": stage.output("training", "TrainingRoleArn"),
         "AlgorithmSpecification": {
@@ -115,11 +117,6 @@ def _channel(name: str, address: str) -> dict[str, Any]:
     return {"ChannelName": name, "DataSource": {"S3DataSource": {"S3DataType": "S3Prefix", "S3Uri": address}}}
 
 
-def _machines(definition: dict[str, Any]) -> str:
-    resources = definition["ResourceConfig"]
-    return f"{resources['InstanceCount']} × {resources['InstanceType']} ({training_price(definition)})"
-
-
 def training_price(definition: dict[str, Any], *, jobs: int = 1, at_once: int = 1) -> str:
     """Return what some trainings of one definition cost, by the hour and at most."""
     machines, seconds = definition["ResourceConfig"], definition["StoppingCondition"]["MaxRuntimeInSeconds"]
@@ -127,10 +124,6 @@ def training_price(definition: dict[str, Any], *, jobs: int = 1, at_once: int = 
     spot = "; spot capacity, billed below that" if definition["EnableManagedSpotTraining"] else ""
     price = job_price(kind, instances, volume_gb=volume_gb, seconds=seconds, jobs=jobs, at_once=at_once)
     return f"{price}{spot}"
-
-
-def _instances(stage: Stage, request: TrainingRequest) -> int:
-    return request.instances or stage.settings.training.instance_count
 
 
 def upload_source(stage: Stage) -> str:
@@ -154,16 +147,17 @@ def training_hyperparameters(
     Its time is the job's (in seconds), less what passes before the program begins. Values that a shell would change or
     the program, with any of the `searched` ones in place, would not take are refused, and a data set that will not do.
     """
-    max_runtime = max_runtime or stage.settings.training.max_runtime_seconds
+    training = stage.settings.training
+    max_runtime = max_runtime or training.max_runtime_seconds
     limit = int(max_runtime - min(PREPARATION_SHARE * max_runtime, PREPARATION_SECONDS))
     known = {DATA_SET: request.data_set, "code-revision": _code_revision(), "max-runtime": limit}
-    settings = {canonical(name): value for name, value in stage.settings.training.hyperparameters.items()}
+    settings = {canonical(name): value for name, value in training.hyperparameters.items()}
     values = {name: str(value) for name, value in {**known, **settings, **request.hyperparameters}.items()}
     refuse_shell_syntax(values)
     if taken := set_by_jobs() & {*values, *searched[0]}:
         raise UsageError(f"A job sets {', '.join(sorted(taken))} itself.", "Leave it out.")
     given = [{**values, **tried} for tried in searched]
-    check_training(stage, request.data_set, given, instances or _instances(stage, request))
+    check_training(stage, request.data_set, given, instances or request.instances or training.instance_count)
     return values
 
 

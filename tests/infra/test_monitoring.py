@@ -58,17 +58,10 @@ def test_an_endpoint_goes_back_by_what_the_model_of_its_new_configuration_does_a
 @pytest.fixture(scope="module")
 def full(synthesise, stages) -> SynthesisedStage:
     """A production that has what no stage of the repository has."""
-    morning = InstanceSchedule(
-        name="morning", cron="0 7 ? * MON-FRI *", timezone="Europe/Berlin", min_instances=4, max_instances=9
-    )
-    scaling = EndpointScalingSettings(
-        min_instances=2,
-        max_instances=8,
-        metric="concurrency",
-        max_rps_per_instance=20,
-        concurrent_requests_per_instance=6,
-        schedules=(morning,),
-    )
+    limits = {"min_instances": 4, "max_instances": 9}
+    morning = InstanceSchedule(name="morning", cron="0 7 ? * MON-FRI *", timezone="Europe/Berlin", **limits)
+    limits = {"min_instances": 2, "max_instances": 8, "metric": "concurrency", "concurrent_requests_per_instance": 6}
+    scaling = EndpointScalingSettings(**limits, max_rps_per_instance=20, schedules=(morning,))
     rollout = RolloutSettings(strategy="linear", percent=25, wait_seconds=600, bake_seconds=60)
     capture = CaptureSettings(sampling_percent=5, days=9)
     prod = stages["prod"].settings

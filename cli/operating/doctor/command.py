@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import json
 from dataclasses import asdict
-from typing import Annotated
 
 import typer
 from rich.text import Text
 
 from cli.aws import Stage
-from cli.console import console
+from cli.console import AsJson, console
 from cli.errors import UnhealthyError
 from cli.operating.doctor import account, answering, watching
 from cli.operating.doctor.diagnosis import Diagnosis, Finding
@@ -41,9 +40,7 @@ def diagnose(stage: Stage) -> list[Finding]:
     return found.findings
 
 
-def doctor(
-    context: typer.Context, as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False
-) -> None:
+def doctor(context: typer.Context, as_json: AsJson = False) -> None:
     """Check that what is deployed is as it was deployed, and works; exit code 6 if there are problems."""
     stage: Stage = context.obj
     findings = diagnose(stage)

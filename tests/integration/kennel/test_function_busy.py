@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import io
-import zipfile
 from pathlib import Path
 
-from local_aws_harness import LAMBDA_TRUST, policy
+from local_aws_harness import LAMBDA_TRUST, policy, zipped
 from sagemaker_local import LocalSageMaker
 from waiting import wait_until
 
@@ -14,10 +12,7 @@ PACKAGE = Path(__file__).parents[3] / "lambda_fn"
 
 
 def test_503_without_capacity_and_429_when_throttled(aws: LocalSageMaker, role: str) -> None:
-    code = io.BytesIO()
-    with zipfile.ZipFile(code, "w") as archive:
-        for path in PACKAGE.glob("*.py"):
-            archive.write(path, f"lambda_fn/{path.name}")
+    code = zipped({f"lambda_fn/{path.name}": path.read_bytes() for path in PACKAGE.glob("*.py")})
     invoke = {"Action": "sagemaker:InvokeEndpoint", "Resource": "*"}
     aws.lambda_.create_function(
         FunctionName="classifier",
@@ -25,7 +20,7 @@ def test_503_without_capacity_and_429_when_throttled(aws: LocalSageMaker, role: 
         Role=aws.role("classifier", LAMBDA_TRUST, policy(invoke)),
         Handler="lambda_fn.handler.handler",
         Timeout=30,
-        Code={"ZipFile": code.getvalue()},
+        Code={"ZipFile": code},
         Environment={"Variables": {"ENDPOINT_NAME": "dogs"}},
     )
     url = aws.lambda_.create_function_url_config(FunctionName="classifier", AuthType="AWS_IAM")["FunctionUrl"]

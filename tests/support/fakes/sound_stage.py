@@ -19,6 +19,8 @@ VARIANT = f"endpoint/{ENDPOINT}/variant/main"
 INVOKER = "arn:aws:iam::210987654321:role/app"
 LIVE = f"function:{FUNCTION}:live"
 _LONG_AGO = datetime(2025, 1, 1, tzinfo=UTC)
+_OK = {"StateValue": "OK", "StateReason": "5 > 1", "StateUpdatedTimestamp": _LONG_AGO}
+_OK |= {"ActionsEnabled": True, "AlarmActions": [TOPIC]}
 
 
 def nothing(**_: Any) -> None:
@@ -92,19 +94,7 @@ def sound_account() -> FakeAccount:
         return {"ScalableTargets": [each for each in found if not ResourceIds or each["ResourceId"] in ResourceIds]}
 
     aws.answers |= {
-        "describe_alarms": {
-            "MetricAlarms": [
-                {
-                    "AlarmName": name,
-                    "StateValue": "OK",
-                    "StateReason": "5 > 1",
-                    "StateUpdatedTimestamp": _LONG_AGO,
-                    "ActionsEnabled": True,
-                    "AlarmActions": [TOPIC],
-                }
-                for name in ("errors", "TargetTracking-high")
-            ]
-        },
+        "describe_alarms": {"MetricAlarms": [{"AlarmName": name, **_OK} for name in ("errors", "TargetTracking-high")]},
         "describe_instances": {"Reservations": [{"Instances": aws.instances}]},
         "describe_budget": {"Budget": {}},
         "describe_endpoint_config": lambda EndpointConfigName: aws.endpoints[ENDPOINT],

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import io
 import json
 import tempfile
-import zipfile
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from aws_cdk import App, Stack
 from aws_cdk import aws_kms as kms
-from local_aws_harness import LocalAws
+from local_aws_harness import LocalAws, zipped
 
 from infra.constructs.monitoring.cost_guard import CostGuard
 from infra.settings import load
@@ -42,10 +40,8 @@ def deploy_guard(aws: LocalAws, bucket: str, **guard: Any) -> dict[str, dict[str
         template = json.loads((Path(folder) / "guard.template.json").read_text(encoding="utf-8"))
     for name in ("Parameters", "Rules"):  # of a bootstrapped account, which this one is not
         template.pop(name, None)
-    code = io.BytesIO()
-    with zipfile.ZipFile(code, "w") as archive:
-        archive.write(str(cost_guard.__file__), "cost_guard.py")
-    aws.s3.put_object(Bucket=bucket, Key="guard.zip", Body=code.getvalue())
+    code = zipped({"cost_guard.py": Path(str(cost_guard.__file__)).read_bytes()})
+    aws.s3.put_object(Bucket=bucket, Key="guard.zip", Body=code)
     properties = {resource["Type"]: resource["Properties"] for resource in template["Resources"].values()}
     function = properties["AWS::Lambda::Function"]
     function["Code"] = {"S3Bucket": bucket, "S3Key": "guard.zip"}

@@ -7,7 +7,7 @@ import json
 import os
 import signal
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -44,12 +44,17 @@ SAGEMAKER_TRUST = trust("sagemaker.amazonaws.com")
 LAMBDA_TRUST = trust("lambda.amazonaws.com")
 
 
-def function_archive(source: str) -> bytes:
-    """A function's zip with one module, ``app``."""
+def zipped(files: Mapping[str, bytes | str]) -> bytes:
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w") as archive:
-        archive.writestr("app.py", source)
+        for name, content in files.items():
+            archive.writestr(name, content)
     return buffer.getvalue()
+
+
+def function_archive(source: str) -> bytes:
+    """A function's zip with one module, ``app``."""
+    return zipped({"app.py": source})
 
 
 def refused(call: Callable[..., Any], match: str, *arguments: Any, **request: Any) -> str:

@@ -17,26 +17,14 @@ from hypothesis import strategies as st
 from cli.aws import ROOT
 from cli.errors import UsageError
 from cli.planning.offers import Question
-from cli.planning.simulator import Course, Fleet, late_share, simulate, waiting
+from cli.planning.simulator import Course, Fleet, late_share, simulate, tracking, waiting
 from cli.planning.traffic import make_traffic
 from infra.tables.serving import ServingSettings
 from infra.validation import read_table
 
-INVOCATIONS = "SageMakerVariantInvocationsPerInstance"
 FLEET = Fleet(
-    rate=10,
-    workers=2,
-    queue=50,
-    minimum=1,
-    maximum=4,
-    policy={
-        "TargetValue": 300,
-        "PredefinedMetricSpecification": {"PredefinedMetricType": INVOCATIONS},
-        "ScaleOutCooldown": 120,
-        "ScaleInCooldown": 60,
-    },
-    start_seconds=120,
-    metric_delay=60,
+    **{"rate": 10, "workers": 2, "queue": 50, "minimum": 1, "maximum": 4, "start_seconds": 120, "metric_delay": 60},
+    policy=tracking("InvocationsPerInstance", 300, 120, 60),
 )
 
 
