@@ -20,6 +20,7 @@ import tempfile
 import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -159,7 +160,7 @@ def measure(pid: int, calls: Sequence[Call], requests: int) -> tuple[dict[int, f
 
     stops = [FIRST_READING, *range(READINGS_EVERY, requests, READINGS_EVERY), requests]
     for stop in track(stops, description="Asking", console=console):
-        results = asyncio.run(closed_loop(calls, CALLERS, lambda stop=stop: until(stop), count, 60))
+        results = asyncio.run(closed_loop(calls, CALLERS, partial(until, stop), count, 60))
         if faults := [result.fault for result in results if result.fault]:
             raise SystemExit(f"The model server does not answer: {faults[0]}")
         readings[stop] = tree_memory(pid).pss / 1e6

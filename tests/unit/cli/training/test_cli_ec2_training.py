@@ -74,15 +74,8 @@ def start(stage: Any, instance_type: str | None = None, spot: bool | None = None
 
 def report(stage: Any, job: str, state: str, **members: Any) -> None:
     now = time.time()
-    status = {
-        "job": job,
-        "instance_id": "i",
-        "instance_type": "t3.xlarge",
-        "state": state,
-        "started": now,
-        "ended": now,
-    }
-    stage.s3.objects[f"training/{job}/status.json"] = json.dumps(status | members).encode()
+    status = {"job": job, "instance_id": "i", "instance_type": "t3.xlarge", "state": state, "started": now}
+    stage.s3.objects[f"training/{job}/status.json"] = json.dumps({**status, "ended": now, **members}).encode()
 
 
 @pytest.mark.parametrize(
