@@ -1,8 +1,9 @@
-"""What `kennel deploy` checks when all is deployed: the endpoint's configuration, and one call."""
+"""What `kennel deploy` does when all is deployed: it compares the configuration, calls once, and has logs expire."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from itertools import chain, repeat
 from types import SimpleNamespace
 
@@ -12,7 +13,9 @@ from fake_stage import FakeStage
 
 from cli.errors import AwsError, WorkFailedError
 from cli.operating import verifying
+from cli.operating.log_retention import limit_logs
 from cli.serving.function_client import Answer
+from infra.settings import NotebookSettings
 
 VERSION = "sha256:" + "1" * 64
 RIGHT = {"predictions": [{"label": "Pug", "probability": 0.5}], "model": {"name": "m", "version": VERSION}}
@@ -84,3 +87,33 @@ def test_an_endpoint_that_was_rolled_back_silently_is_an_error(aws, answers):
     with pytest.raises(WorkFailedError, match="still serves Dogs-1 in place of dogs-2"):
         verifying.verify_inference(FakeStage("dev", aws), VERSION)
     assert not sent
+
+
+TRAININGS, TRANSFORMS = "/aws/sagemaker/TrainingJobs", "/aws/sagemaker/TransformJobs"
+
+
+def test_every_group_of_sagemaker_expires_from_its_first_line_on():
+    aws = FakeAccount()
+    aws.add_stack("kennel-dev-inference", EndpointName="dogs")
+    aws.log_groups = {TRANSFORMS: [], f"{TRANSFORMS}-of-another": []}
+    stage = FakeStage("dev", aws)
+    stage.__dict__["settings"] = replace(stage.settings, notebook=NotebookSettings())
+    limit_logs(stage, ["storage", "training", "inference"])
+    own = {"/aws/sagemaker/NotebookInstances": 90, "/aws/sagemaker/Endpoints/dogs": 30}
+    assert aws.retention == {TRAININGS: 90, TRANSFORMS: 30, **own}
+    assert aws.retention.keys() <= aws.log_groups.keys()
+
+
+def test_a_retention_that_somebody_has_decided_stays():
+    aws = FakeAccount()
+    aws.log_groups, aws.retention = {TRAININGS: []}, {TRAININGS: 3653}
+    limit_logs(FakeStage("dev", aws), ["training"])
+    assert aws.retention == {TRAININGS: 3653}
+
+
+@pytest.mark.parametrize("operation", ["create_log_group", "put_retention_policy"])
+def test_a_person_who_may_not_decide_is_told_and_the_deployment_stands(operation, capsys):
+    aws = FakeAccount()
+    aws.refused = {operation}
+    limit_logs(FakeStage("dev", aws), ["training"])
+    assert f"The log group {TRAININGS} may never expire: not authorized" in capsys.readouterr().out

@@ -1,9 +1,11 @@
-"""The function behind the custom resource that builds the serving image, with fakes of CodeBuild, ECR and the logs."""
+"""The function that builds the serving image, with fakes of CodeBuild, ECR and the logs; and the image's tag."""
 
 from __future__ import annotations
 
 import json
+import shutil
 import time
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 from unittest.mock import Mock
@@ -13,6 +15,8 @@ from botocore.exceptions import ClientError
 from hypothesis import given
 from hypothesis import strategies as st
 
+from infra.serving_image import SOURCES, image_tag
+from infra.settings import ROOT
 from programs.image_build import image_build
 
 PROPERTIES = {
@@ -146,3 +150,15 @@ def test_a_reason_of_a_megabyte_is_cut_at_once() -> None:
     began = time.process_time()
     assert json.loads(image_build.answer(request("Create"), "x" * 1_000_000 + "end"))["Reason"].endswith("end")
     assert time.process_time() - began < 2
+
+
+@pytest.mark.parametrize("file", [*SOURCES, "serving/server.py"])
+def test_another_content_of_the_image_and_nothing_else_is_another_tag(tmp_path: Path, file: str) -> None:
+    for source in SOURCES:
+        (tmp_path / source).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(ROOT / "model" / source, tmp_path / source)
+    with (tmp_path / file).open("a", encoding="utf-8") as written:
+        written.write("\n")
+    before, after = image_tag(ROOT / "model", "arm64"), image_tag(tmp_path, "arm64")
+    assert before.startswith("arm64-")
+    assert (before != after) == (file in SOURCES)
