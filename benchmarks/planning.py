@@ -79,7 +79,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         local.start(_STATE, free_port(), clock=clock, instance_start_seconds=_START_SECONDS)
         local.enter(_STATE)
-        stage, policy = Stage("local"), _policy(clock)
+        stage = Stage("local")
+        policy = tracking("InvocationsPerInstance", _RATE * _SAFETY * 60 / clock, _COOLDOWN, _COOLDOWN)
         _make_model(stage)
         for number in range(arguments.rounds):
             console.print(f"round {number + 1}: {_SECONDS / clock:.0f} s", style="dim")
@@ -93,8 +94,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         local.down(_STATE)
         shutil.rmtree(_STATE, ignore_errors=True)
     rows, goals = [], []
+    fleet = Fleet(
+        rate=_RATE / clock, workers=1, queue=1e6, minimum=1, maximum=_MOST, policy=policy, start_seconds=start_seconds
+    )
     for name in _TRACES:
-        simulated = _simulated(name, policy, start_seconds, clock)
+        course = simulate(_traffic(name, clock), fleet, _GOAL_SECONDS * clock)
+        simulated = float(course.serving.sum() / 60), float(course.late.sum())
         for index, what in enumerate((f"{name}: instance-minutes", f"{name}: late requests")):
             real = [measured[name][index] for measured in found]
             mean, spread = statistics.mean(real), f"{min(real):.1f}–{max(real):.1f}"
@@ -104,10 +109,6 @@ def main(argv: Sequence[str] | None = None) -> int:
     columns = ("", "local AWS, mean", "its rounds", "simulator")
     console.print(markdown_table("30 minutes of AWS", columns, rows))
     return finish(arguments, {"clock": clock, "columns": columns, "rows": rows}, goals)
-
-
-def _policy(clock: float) -> dict[str, Any]:
-    return tracking("InvocationsPerInstance", _RATE * _SAFETY * 60 / clock, _COOLDOWN, _COOLDOWN)
 
 
 def _make_model(stage: Stage) -> None:
@@ -156,14 +157,6 @@ def _traffic(name: str, clock: float) -> Series:
     """Return requests per second of AWS, for every second of AWS."""
     minutes, shares = _TRACES[name]
     return np.interp(np.arange(_SECONDS) / 60, minutes, shares) * _MOST * _RATE * _SAFETY / clock
-
-
-def _simulated(name: str, policy: dict[str, Any], start_seconds: float, clock: float) -> tuple[float, float]:
-    fleet = Fleet(
-        rate=_RATE / clock, workers=1, queue=1e6, minimum=1, maximum=_MOST, policy=policy, start_seconds=start_seconds
-    )
-    course = simulate(_traffic(name, clock), fleet, _GOAL_SECONDS * clock)
-    return float(course.serving.sum() / 60), float(course.late.sum())
 
 
 def _measured(stage: Stage, sagemaker: Any, name: str, number: int, begin: float, clock: float) -> tuple[float, float]:

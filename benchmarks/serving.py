@@ -108,8 +108,7 @@ def _run(arguments: argparse.Namespace) -> int:
 
             served = int8 or fp32
             console.print("Deploying the stacks on a local AWS.")
-            chain = stack.enter_context(deployed(served, plan, folder))
-            turns[f"function URL, {served.precision}"] = functools.partial(chain.turn, plan)
+            turns[f"function URL, {served.precision}"] = stack.enter_context(deployed(served, plan, folder))
         results = interleaved(turns, arguments.rounds)
     _print_results(results)
     figures = {

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import shutil
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from benchmarks.load import Expected, run_load
@@ -26,33 +26,12 @@ _IDLE_SHARE = 0.05
 _SETTLING_SECONDS = 60.0
 
 
-class Chain:
-    """A deployed function, called through its URL with signed requests; `pid`: of the local AWS, the first process."""
-
-    def __init__(self, stage: Stage, served: Served, pid: int) -> None:
-        self._stage, self._url = stage, stage.output("inference", "FunctionUrl")
-        self._served = served
-        self._pid = pid
-
-    def turn(self, plan: Plan) -> Turn:
-        """Measure one round; it is always running, so without start-up and memory."""
-        return Turn(loads_of(self._calls(plan), plan, self._pid))
-
-    def warm_up(self, plan: Plan) -> None:
-        """Let as many execution environments start as there are callers at once."""
-        run_load(self._calls(plan), max(plan.clients), 0.0, _WARM_UP_SECONDS)
-        _wait_until_idle(self._pid)
-
-    def _calls(self, plan: Plan) -> list[tuple[Call, Expected]]:
-        # Signed before the load, by which the callers save the hashing; a signature holds for longer than a turn takes.
-        stage, url = self._stage, self._url
-        calls = (Call(url, signed_headers(stage, url, image, "image/jpeg"), image) for image in plan.images)
-        return list(zip(calls, self._served.expected, strict=True))
-
-
 @contextlib.contextmanager
-def deployed(served: Served, plan: Plan, folder: Path) -> Iterator[Chain]:
-    """Deploy the storage and the inference stack on a new local AWS, which is gone afterwards."""
+def deployed(served: Served, plan: Plan, folder: Path) -> Iterator[Callable[[], Turn]]:
+    """Deploy the storage and the inference stack on a new local AWS, which is gone afterwards; give what has the turns.
+
+    The function is always running, so a turn is without start-up and memory.
+    """
     state, artifact = folder / "local-aws", folder / "model.tar.gz"
     shutil.rmtree(state, ignore_errors=True)
     package(served.folder, artifact)
@@ -62,9 +41,16 @@ def deployed(served: Served, plan: Plan, folder: Path) -> Iterator[Chain]:
         stage = Stage("local")
         deploy_stacks(stage, ["storage", "inference"], log=folder / "cdk.log", artifact=artifact)
         _hold_one_instance(stage)
-        chain = Chain(stage, served, status.pid)
-        chain.warm_up(plan)
-        yield chain
+        url = stage.output("inference", "FunctionUrl")
+
+        def calls() -> list[tuple[Call, Expected]]:
+            # Signed before the load, by which the callers save the hashing; a signature outlasts a turn.
+            signed = (Call(url, signed_headers(stage, url, image, "image/jpeg"), image) for image in plan.images)
+            return list(zip(signed, served.expected, strict=True))
+
+        run_load(calls(), max(plan.clients), 0.0, _WARM_UP_SECONDS)
+        _wait_until_idle(status.pid)
+        yield lambda: Turn(loads_of(calls(), plan, status.pid))
     finally:
         local.down(state)
         shutil.rmtree(state, ignore_errors=True)

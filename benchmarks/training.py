@@ -76,12 +76,6 @@ def _taking_turns(kind: str, steps: int, environment: dict[str, str]) -> Iterato
         process.communicate()
 
 
-def _answer_turns() -> Iterator[Callable[[float], None]]:
-    """Yield once for each line of the standard input what takes the turn's result."""
-    for _ in sys.stdin:
-        yield lambda rate: print(rate, flush=True)
-
-
 def plain_turns(steps: int) -> None:
     """Train as tutorials do, `steps` steps for every turn."""
     import torch
@@ -94,14 +88,14 @@ def plain_turns(steps: int) -> None:
     criterion = torch.nn.CrossEntropyLoss()
     images, targets = torch.randn(BATCH, 3, SIZE, SIZE), torch.randint(0, CLASSES, (BATCH,))
     network.train()
-    for answer in _answer_turns():
+    for _ in sys.stdin:
         started = time.perf_counter()
         for _ in range(steps):
             optimizer.zero_grad()
             loss = criterion(network(images), targets)
             loss.backward()
             optimizer.step()
-        answer(steps * BATCH / (time.perf_counter() - started))
+        print(steps * BATCH / (time.perf_counter() - started), flush=True)
 
 
 def our_turns(steps: int, mixed_precision: str, compiled: bool) -> None:
@@ -127,14 +121,11 @@ def our_turns(steps: int, mixed_precision: str, compiled: bool) -> None:
             targets=random.integers(0, CLASSES, count),
         )
 
-    answers = _answer_turns()
-    answer = next(answers)
-
     def on_epoch(metrics: EpochMetrics) -> None:
-        nonlocal answer
-        answer(metrics.images_per_second)
-        answer = next(answers)  # waits for the next turn
+        print(metrics.images_per_second, flush=True)
+        sys.stdin.readline()  # waits for the next turn
 
+    sys.stdin.readline()
     torch.manual_seed(0)
     keep_freed_memory()  # as the training program does
     fit(
