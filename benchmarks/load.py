@@ -32,24 +32,22 @@ class Expected:
     label: str
     probability: float
 
-    def check(self, status: int, body: bytes) -> None:
-        """Compare a response, whose JSON has `predictions`, the likeliest first; or raise WrongAnswerError."""
+    def fault(self, status: int, body: bytes) -> str | None:
+        """Say what is wrong with a response, whose JSON has `predictions`, the likeliest first."""
         if status != 200:
-            raise WrongAnswerError(f"HTTP status {status}: {body[:300].decode(errors='replace')}")
+            return f"HTTP status {status}: {body[:300].decode(errors='replace')}"
         try:
             best = json.loads(body)["predictions"][0]
-            label, probability = best["label"], float(best["probability"])
+            return self.difference(best["label"], float(best["probability"]))
         except (ValueError, TypeError, LookupError):
-            raise WrongAnswerError(f"not an answer: {body[:300].decode(errors='replace')}") from None
-        self.compare(label, probability)
+            return f"not an answer: {body[:300].decode(errors='replace')}"
 
-    def compare(self, label: str, probability: float) -> None:
-        """Compare a label and its probability, or raise WrongAnswerError with what was expected and what came."""
+    def difference(self, label: str, probability: float) -> str | None:
+        """Say what was expected and what came, where that is not the same."""
         # Written so that NaN is wrong, too.
-        if label != self.label or not abs(probability - self.probability) <= TOLERANCE:
-            raise WrongAnswerError(
-                f"{label} with {probability:.4f}, but the reference says {self.label} with {self.probability:.4f}"
-            )
+        if label == self.label and abs(probability - self.probability) <= TOLERANCE:
+            return None
+        return f"{label} with {probability:.4f}, but the reference says {self.label} with {self.probability:.4f}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,11 +113,7 @@ def run_load(
         mark()
 
     def check(call: Call, status: int, body: bytes) -> str | None:
-        try:
-            expected[id(call)].check(status, body)
-        except WrongAnswerError as error:
-            return str(error)
-        return None
+        return expected[id(call)].fault(status, body)
 
     begin = time.monotonic()  # asyncio's clock
     results = asyncio.run(closed_loop([call for call, _ in calls], clients, measure, check, _TIMEOUT_SECONDS))

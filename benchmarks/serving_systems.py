@@ -22,7 +22,7 @@ from urllib.parse import urlsplit
 
 import psutil
 
-from benchmarks.load import Expected, Load, run_load
+from benchmarks.load import Expected, Load, WrongAnswerError, run_load
 from benchmarks.measuring import Memory, process_tree, tree_memory
 from cli.aws import ROOT
 from cli.load.generator import Call
@@ -100,7 +100,8 @@ def _classify_repeatedly(served: Served, plan: Plan) -> tuple[list[float], float
     try:
         predictor = Predictor.load(served.folder)
         for image, expected in zip(plan.images, served.expected, strict=True):  # this also warms up
-            expected.compare(*predictor.predict(image, top_k=1).ranked[0])
+            if fault := expected.difference(*predictor.predict(image, top_k=1).ranked[0]):
+                raise WrongAnswerError(fault)
     except BaseException:
         _barrier.abort()  # or the others would wait for this one
         raise
@@ -227,7 +228,8 @@ def _wait_for_answer(call: Call, expected: Expected, program: str, process: subp
             response = connection.getresponse()
             body = response.read()
             if response.status == 200:
-                expected.check(response.status, body)
+                if fault := expected.fault(response.status, body):
+                    raise WrongAnswerError(fault)
                 return
         if process.poll() is not None or time.monotonic() > deadline:
             ended = "does not answer" if process.returncode is None else f"ended with status {process.returncode}"

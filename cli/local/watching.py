@@ -18,7 +18,9 @@ from rich.text import Text
 
 from cli.aws import Stage
 from cli.console import console
+from cli.errors import KennelError
 from cli.load.stream import RIGHT, Stream, tally
+from cli.operating.endpoints import environments
 
 SCALING = "scaling"
 _POLL_SECONDS = 0.5
@@ -51,9 +53,9 @@ class Watch:
         self._begin = monotonic()
         self._stop = threading.Event()
         # Sessions of its own, because boto3's are for one thread; clients are kept, because they are dear to make.
-        own = functools.cache(Stage)
-        self._client = functools.cache(lambda stage, service: own(stage).client(service))
-        self._output = functools.cache(lambda stage, key: own(stage).output("inference", key))
+        self._own = functools.cache(Stage)
+        self._client = functools.cache(lambda stage, service: self._own(stage).client(service))
+        self._output = functools.cache(lambda stage, key: self._own(stage).output("inference", key))
 
     def now(self) -> float:
         """Seconds since watching began."""
@@ -102,7 +104,7 @@ class Watch:
     def _run(self) -> None:
         told = -_LINE_SECONDS
         while not self._stop.wait(_POLL_SECONDS):
-            with suppress(BotoCoreError, ClientError):  # it is just being deployed
+            with suppress(BotoCoreError, ClientError, KennelError):  # it is just being deployed
                 if self.stage is not None:
                     self.samples.append(self._look(self.stage))
             if self.samples and not console.is_terminal and self.now() - told >= _LINE_SECONDS:
@@ -140,15 +142,8 @@ class Watch:
         return load.rate, tally(recent)[RIGHT] / _RECENT_SECONDS, float(np.percentile(latencies, 95))
 
     def _environments(self, stage: str) -> str:
-        function, alias = self._output(stage, "FunctionAliasArn").rsplit(":", 1)
-        try:
-            config = self._client(stage, "lambda").get_provisioned_concurrency_config(
-                FunctionName=function, Qualifier=alias
-            )
-        except ClientError:
-            return "no environments provisioned"
-        names = (f"{what}ProvisionedConcurrentExecutions" for what in ("Available", "Requested"))
-        return "{} of {} environments warm".format(*(config.get(name, 0) for name in names))
+        provisioned, ready = environments(self._own(stage), self._output(stage, "FunctionName"))
+        return f"{ready} of {provisioned} environments warm" if provisioned else "no environments provisioned"
 
 
 def _subject(alarm: dict[str, Any]) -> str:
