@@ -142,11 +142,7 @@ def instances(others: int = 0, own: int = 0, quota: int = 4) -> Change:
         (quotas({ENDPOINTS: 9}), {}, f"{ENDPOINTS!r} is 9, and 9 are in use"),
         (quotas({LINUX_BUILDS: 0}), {}, "kennel image push"),
         (quotas({ARM_BUILDS: 0}), {"instance_type": "ml.c7g.large"}, "kennel image push"),
-        (
-            lambda aws: aws.jobs.update(transform={"kennel-dev-batch-1": ["InProgress"]}),
-            {},
-            "kennel-dev-batch-1 still runs",
-        ),
+        (lambda aws: aws.jobs.update(transform={"kennel-dev-batch-1": ["InProgress"]}), {}, "batch-1 still runs"),
     ],
 )
 def test_what_would_fail_is_refused(aws, change, settings, message):

@@ -14,6 +14,7 @@ from cli.aws import Stage
 from cli.errors import NotReadyError
 
 ACCOUNT = "111111111111"
+FIRST, SECOND = "AWS_REGION in the environment is eu-west-1", "AWS_DEFAULT_REGION in the environment"
 
 
 @pytest.fixture(autouse=True)
@@ -63,16 +64,8 @@ def test_boto3_and_the_cdk_have_one_region(
     ("variables", "settings", "parts"),
     [
         ({}, None, ["No AWS region is set", "AWS_REGION"]),
-        (
-            {"AWS_REGION": "eu-west-1", "AWS_DEFAULT_REGION": "us-east-1"},
-            None,
-            ["AWS_REGION in the environment is eu-west-1", "AWS_DEFAULT_REGION in the environment is us-east-1"],
-        ),
-        (
-            {"AWS_REGION": "eu-west-1"},
-            "us-east-1",
-            ["AWS_REGION in the environment is eu-west-1", "infra/environments/dev.toml is us-east-1", "Unset"],
-        ),
+        ({"AWS_REGION": "eu-west-1", "AWS_DEFAULT_REGION": "us-east-1"}, None, [FIRST, f"{SECOND} is us-east-1"]),
+        ({"AWS_REGION": "eu-west-1"}, "us-east-1", [FIRST, "infra/environments/dev.toml is us-east-1", "Unset"]),
     ],
 )
 def test_no_region_and_two_regions_are_refused_by_name(

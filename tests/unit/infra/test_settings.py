@@ -196,10 +196,7 @@ def rolled(instances: str, strategy: str, percent: int) -> str:
         ("cost_guard.monthly_usd = 1", "cost_guard.email: nobody would hear of the costs; set it, or add the table"),
         (f"{GUARD}, idle_endpoint = 'minimum'}}", "cost_guard.idle_endpoint: "),
         (f"{GUARD}, notebook_hours = 9}}", "cost_guard.notebook_hours: there is no"),
-        (
-            f"{GUARD}, training_hours = 1}}\ntraining.ec2 = {{}}",
-            "cost_guard.training_hours: 1 is less than the 1.5 hours",
-        ),
+        (f"{GUARD}, training_hours = 1}}\ntraining.ec2 = {{}}", "cost_guard.training_hours: 1 is less than the 1.5"),
         (f"function = {{provisioned_concurrency = 10, {SCALED}}}", "function.provisioned_concurrency: 10 is outside s"),
         ("function.timeout_seconds = 25", "function.timeout_seconds: 25 must be more than fetch_timeout_seconds + end"),
         ("function.contact = 'a@b.org) evil'", "function.contact: "),

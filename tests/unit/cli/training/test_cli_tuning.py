@@ -30,6 +30,7 @@ from model.training.loop.metrics import METRIC_DEFINITIONS, annealed_metrics
 
 EPOCHS = (NumberRange(name="epochs", min=5.0, max=50.0, integer=True),)
 VIEWS = (NumberRange(name="views", min=1.0, max=9.0, integer=True),)
+AUGMENTED = (ChoiceRange(name="augment", values=("standard", "none")),)
 
 
 @pytest.fixture
@@ -180,12 +181,7 @@ def test_the_objective_is_what_the_trainings_select_by_and_early_stopping_reads_
         (request(numbers=(NumberRange(name="lr_decay", min=0.5, max=3.0),)), "--lr-decay: '3.0' is not a number"),
         (request(numbers=(NumberRange(name="patience", min=1.0, max=9.0),)), "'1.0' is not a whole number"),
         (request({"views": "3"}, choices=(ChoiceRange(name="mode", values=("head", "finetune")),)), "means nothing"),
-        (
-            request(
-                {"mode": "head"}, numbers=VIEWS, choices=(ChoiceRange(name="augment", values=("standard", "none")),)
-            ),
-            "means nothing",
-        ),
+        (request({"mode": "head"}, numbers=VIEWS, choices=AUGMENTED), "means nothing"),
         (request(choices=(ChoiceRange(name="master_port", values=("1", "2")),)), "A job sets master-port itself"),
     ],
 )
