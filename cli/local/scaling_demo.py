@@ -9,6 +9,7 @@ import time
 from collections import Counter
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -55,7 +56,7 @@ class NotShownError(KennelError):
 
 def show_scaling() -> None:
     """Tell the story on a local AWS of its own, then draw what was seen; a NotShownError says what was not."""
-    watch, table = Watch(), Table("step", "evidence", "seconds", title="What was shown", title_justify="left")
+    watch, evidence = Watch(), dict[str, str]()
     for stage in map(Stage, _STAGES):
         if stage.settings.account:
             message = f"{stage.settings_file} names an account, and the demo deploys that stage on a local AWS."
@@ -63,7 +64,7 @@ def show_scaling() -> None:
     if _STATE.exists():
         local.down(_STATE, delete_state=True)
     try:
-        _tell(watch, table)
+        _tell(watch, evidence)
     except KennelError as error:
         raise NotShownError(str(error), error.hint or f"The CDK's output is in {_CDK_LOG}.") from error
     finally:
@@ -71,34 +72,30 @@ def show_scaling() -> None:
         if watch.samples:
             draw_scaling(watch, _FOLDER / "scaling.png")
             console.print(f"Chart: {_FOLDER / 'scaling.png'}")
+        table = Table("step", "evidence", "seconds", title="What was shown", title_justify="left")
+        for name, (begin, end) in watch.steps.items():
+            table.add_row(name, evidence.get(name, "NOT SHOWN"), f"{end - begin:.0f}")
         table.add_row("all", "", f"{watch.now():.0f}", style="bold")
         console.print(table)
 
 
-def _tell(watch: Watch, table: Table) -> None:
+def _tell(watch: Watch, evidence: dict[str, str]) -> None:
     story = _Story(watch)
     steps: dict[str, Callable[[], str]] = {
+        "Start and deploy the stage demo": story.begin,
         "Load: more instances": story.scale_out,
         "No load: back to the minimum; deploy prod meanwhile": story.scale_in,
         "A bad model's canary in prod": story.roll_back,
         "Reserved concurrency of the function": story.throttle,
         "Serverless: cold and warm": story.start_cold,
     }
-
-    def tell(name: str, step: Callable[[], str]) -> None:
-        evidence = "NOT SHOWN"
-        try:
-            with watch.step(name):
-                evidence = step()
-            console.print(f"Shown: {evidence}.")
-        finally:
-            begin, end = watch.steps[name]
-            table.add_row(name, evidence, f"{end - begin:.0f}")
-
-    tell("Start and deploy the stage demo", story.begin)
-    with watch.shown():
+    with ExitStack() as stack:
         for name, step in steps.items():
-            tell(name, step)
+            if len(evidence) == 1:  # the first step has progress bars of its own
+                stack.enter_context(watch.shown())
+            with watch.step(name):
+                evidence[name] = step()
+            console.print(f"Shown: {evidence[name]}.")
 
 
 def _require(shown: bool, otherwise: str) -> None:

@@ -8,7 +8,6 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import boto3
@@ -67,9 +66,7 @@ def test_the_figures_of_the_report_are_those_of_the_deployed_model(demo: Project
     assert error["after"] < error["before"]
 
 
-def test_status_and_doctor_see_a_sound_stage_and_a_role_that_was_changed_by_hand(
-    demo: Project, client: Callable[[str], Any]
-) -> None:
+def test_status_and_doctor_see_a_sound_stage_and_a_role_that_was_changed_by_hand(demo, client):
     facts = json.loads(demo.kennel("status", "--json").splitlines()[-1])
     assert (facts["endpoint"]["status"], facts["endpoint"]["running"], facts["function"]["warm"]) == ("InService", 1, 1)
     assert facts["model"]["version"] == 1 and facts["traffic"]["5xx"] == 0 and facts["cost"]["usd_an_hour"] > 0
@@ -83,9 +80,7 @@ def test_status_and_doctor_see_a_sound_stage_and_a_role_that_was_changed_by_hand
     client("iam").detach_role_policy(RoleName=name, **given)
 
 
-def test_a_batch_labels_a_prefix_once_names_what_it_cannot_read_and_goes_on_with_new_images(
-    demo: Project, client: Callable[[str], Any], tmp_path: Path
-) -> None:
+def test_a_batch_labels_a_prefix_once_names_what_it_cannot_read_and_goes_on_with_new_images(demo, client, tmp_path):
     s3, folder = client("s3"), tmp_path / "holiday"
     (bucket,) = (found["Name"] for found in s3.list_buckets()["Buckets"] if "databucket" in found["Name"])
     for number, path in enumerate(sorted((demo.root / "data/sample/test").rglob("*.jpg"))[:6]):
@@ -117,9 +112,7 @@ def test_a_batch_labels_a_prefix_once_names_what_it_cannot_read_and_goes_on_with
         assert "Contents" not in s3.list_objects_v2(Bucket=bucket, Prefix=prefix)
 
 
-def test_a_broken_artifact_rolls_back_and_the_old_model_keeps_answering(
-    demo: Project, client: Callable[[str], Any]
-) -> None:
+def test_a_broken_artifact_rolls_back_and_the_old_model_keeps_answering(demo, client):
     artifact = demo.root / "build/local/model.tar.gz"
     image = str(next((demo.root / "data/sample/test").rglob("*.jpg")))
     good, before = artifact.read_bytes(), json.loads(demo.kennel("classify", image, "--json"))

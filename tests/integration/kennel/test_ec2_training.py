@@ -107,9 +107,7 @@ def says(aws: LocalSageMaker, stage: Stage, job: str, text: str) -> bool:
     return any(text in line for line in lines)
 
 
-def test_a_training_leaves_what_a_sagemaker_job_leaves_and_its_instance_is_gone(
-    aws: LocalSageMaker, stage: Stage, start: Callable[..., str], capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_training_leaves_what_a_sagemaker_job_leaves_and_its_instance_is_gone(aws, stage, start, capsys):
     job = start("", lr="0.01")
     ec2_training.follow_training(stage, job)
     assert left(aws, stage, job, "model") == {"model.json": b'["train", "valid"]'}
@@ -144,9 +142,7 @@ def test_whoever_may_not_pass_the_role_cannot_launch_an_instance_that_has_it(aws
         aws.client("ec2").run_instances(LaunchTemplate=template, MinCount=1, MaxCount=1, DryRun=True)
 
 
-def test_a_program_acts_under_the_role_of_its_instance(
-    aws: LocalSageMaker, stage: Stage, start: Callable[..., str]
-) -> None:
+def test_a_program_acts_under_the_role_of_its_instance(aws, stage, start):
     job = start(
         f"""
         import boto3, botocore.exceptions

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import pytest
-from clone import Project
 from first_deploy import Walk, first_deploy, refuse_other_accounts
 
 from cli.aws import Stage
@@ -11,9 +10,7 @@ from cli.aws import Stage
 pytestmark = pytest.mark.slow
 
 
-def test_every_step_does_what_the_page_says_and_nothing_is_left(
-    project: Project, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_every_step_does_what_the_page_says_and_nothing_is_left(project, monkeypatch):
     project.start_local_aws()
     for name, value in project.environment.items():
         monkeypatch.setenv(name, value)

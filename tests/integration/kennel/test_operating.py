@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from local_aws_harness import SAGEMAKER_TRUST, LocalAws, policy, refused
+from local_aws_harness import SAGEMAKER_TRUST, policy, refused
 from waiting import wait_until
 
 from cli.aws import Stage
@@ -32,9 +32,7 @@ STORAGE = {
 }
 
 
-def test_late_logs_do_not_keep_a_stage_from_being_destroyed_where_it_is(
-    aws: LocalAws, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_late_logs_do_not_keep_a_stage_from_being_destroyed_where_it_is(aws, monkeypatch, capsys):
     for name, value in aws.environment.items():
         monkeypatch.setenv(name, value)
     stage = Stage("local")
@@ -65,9 +63,7 @@ def test_late_logs_do_not_keep_a_stage_from_being_destroyed_where_it_is(
     assert not {bucket["Name"] for bucket in aws.s3.list_buckets()["Buckets"]} & {LOGS, DATA}
 
 
-def test_what_no_stack_knows_is_found_by_its_tags_and_what_is_gone_is_not(
-    aws: LocalAws, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_what_no_stack_knows_is_found_by_its_tags_and_what_is_gone_is_not(aws, monkeypatch, capsys):
     for name, value in aws.environment.items():
         monkeypatch.setenv(name, value)
     tags, kms = [{"Key": "project", "Value": "kennel"}, {"Key": "stage", "Value": "local"}], aws.client("kms")

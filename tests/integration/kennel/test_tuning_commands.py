@@ -10,7 +10,7 @@ from typing import Any
 from xml.etree import ElementTree
 
 import pytest
-from sagemaker_local import BUCKET, LocalSageMaker
+from sagemaker_local import BUCKET
 
 from cli import main
 from cli.aws import Stage
@@ -36,9 +36,7 @@ print("lr", given.lr, "batch-size", given.batch_size, "epochs", given.epochs)
 
 
 @pytest.fixture
-def kennel(
-    aws: LocalSageMaker, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> Kennel:
+def kennel(aws, tmp_path, monkeypatch, capsys):
     """Runs `kennel` in this process, on a stage whose stacks are a bucket and a role; what it prints."""
     role = aws.job_role("s3:*", "logs:*", "kms:*")
     key = aws.client("kms").create_key()["KeyMetadata"]["Arn"]

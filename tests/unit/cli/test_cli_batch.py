@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -71,9 +70,7 @@ def test_nothing_is_labelled_twice_but_new_and_changed_images_are(stage: Any) ->
     assert len(stage.sagemaker.requests) == 4
 
 
-def test_errors_of_images_are_listed_and_final_ones_are_not_tried_again(
-    stage: Any, capsys: pytest.CaptureFixture
-) -> None:
+def test_errors_of_images_are_listed_and_final_ones_are_not_tried_again(stage, capsys):
     stage.s3.objects["batch/input/dogs/huge.jpg"] = bytes(6 * 2**20 + 1)
     codes = {"a.jpg": "unsupported_image", "dir/é b.PNG": "model_failed"}
     stage.sagemaker.answer = lambda name: json.dumps({"error": {"code": codes[name], "message": "It is bad."}}).encode()
@@ -115,9 +112,7 @@ def test_a_failed_job_keeps_what_it_answered_and_gives_up_no_earlier_label(stage
     assert found(stage) == {"a.jpg": "Boxer", "dir/é b.PNG": "Akita", "new.jpg": "Chow"}
 
 
-def test_stopping_keeps_what_has_been_done_and_leaves_the_rest_for_later(
-    stage: Any, capsys: pytest.CaptureFixture
-) -> None:
+def test_stopping_keeps_what_has_been_done_and_leaves_the_rest_for_later(stage, capsys):
     stage.sagemaker.running = True
     with pytest.raises(KeyboardInterrupt):
         run(stage)
@@ -140,9 +135,7 @@ def test_stopping_keeps_what_has_been_done_and_leaves_the_rest_for_later(
         (["a.jpg", "ba.jpg.out", "d.jpg.out", ".out"], {}),
     ],
 )
-def test_an_answer_is_to_the_image_that_agrees_with_it_over_most_folders(
-    answers: list[str], matched: dict[str, str]
-) -> None:
+def test_an_answer_is_to_the_image_that_agrees_with_it_over_most_folders(answers, matched):
     images = ["a.jpg", "one/b.jpg", "two/b.jpg", "two/c.jpg", "one/a.jpg"]
     assert match_answers(answers, images, "batch/input/dogs/") == matched
 
@@ -155,16 +148,12 @@ def test_an_answer_is_to_the_image_that_agrees_with_it_over_most_folders(
         (SOURCE, "s3://bucket/batch/input/dogs/"), (SOURCE, "labels"),
     ],
 )  # fmt: skip
-def test_other_places_than_those_of_the_models_role_are_refused(
-    stage: Any, source: str, destination: str | None
-) -> None:
+def test_other_places_than_those_of_the_models_role_are_refused(stage, source, destination):
     with pytest.raises(NotReadyError, match=r"is not below s3://bucket/batch/(in|out)put/NAME/"):
         open_folder(stage, source, destination)
 
 
-def test_without_a_deployed_model_nothing_is_pushed(
-    stage: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_without_a_deployed_model_nothing_is_pushed(stage, tmp_path, monkeypatch):
     monkeypatch.setattr(stage.sagemaker, "describe_endpoint", stage.sagemaker.refuse)
     monkeypatch.setattr(batch, "announce", lambda stage: None)
     monkeypatch.setattr(batch, "push_files", None)
@@ -178,9 +167,7 @@ def test_a_serverless_stage_is_refused(stage: Any) -> None:
         deployed_model(stage)
 
 
-def test_the_buckets_copy_is_made_equal_to_a_local_folder_first(
-    stage: Any, tmp_path: Path, capsys: pytest.CaptureFixture
-) -> None:
+def test_the_buckets_copy_is_made_equal_to_a_local_folder_first(stage, tmp_path, capsys):
     folder = tmp_path / "dogs"
     (folder / ".git").mkdir(parents=True)
     (folder / "@eaDir").mkdir()

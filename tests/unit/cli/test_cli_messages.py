@@ -77,9 +77,7 @@ def test_an_unreachable_aws_is_named(kennel: Kennel, monkeypatch: pytest.MonkeyP
     ["deploy --yes storage", "destroy --yes", "train", "train --on ec2", "train --stop a", "tune stop", "batch s3://bucket/a/",
      "data push dogs --no-check"],
 )  # fmt: skip
-def test_what_changes_something_says_where_first(
-    kennel: Kennel, command: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
+def test_what_changes_something_says_where_first(kennel, command, monkeypatch, tmp_path):
     class Somewhere(aws.Stage):
         account, region = "123456789012", "eu-north-1"
 
@@ -96,9 +94,7 @@ def test_what_changes_something_says_where_first(
     assert -1 < output.find(where) < output.find(begin), output
 
 
-def test_a_local_aws_that_runs_already_does_not_begin_to_be_otherwise(
-    kennel: Kennel, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_local_aws_that_runs_already_does_not_begin_to_be_otherwise(kennel, monkeypatch):
     def up(state_dir: Path, *rest: object, **conditions: object) -> lifecycle.Status:
         running = lifecycle.Status("http://127.0.0.1:4566", 4566, 1, state_dir)
         raise lifecycle.AlreadyRunningError("The local AWS is already running on port 4566 (process 1).", running)
@@ -111,9 +107,7 @@ def test_a_local_aws_that_runs_already_does_not_begin_to_be_otherwise(
 
 
 @pytest.mark.parametrize(("answer", "code", "said"), [("n\n", 1, "error: Not agreed to"), ("", 130, "interrupted")])
-def test_an_answer_of_no_is_told_from_an_interruption(
-    kennel: Kennel, monkeypatch: pytest.MonkeyPatch, answer: str, code: int, said: str
-) -> None:
+def test_an_answer_of_no_is_told_from_an_interruption(kennel, monkeypatch, answer, code, said):
     monkeypatch.setattr(main, "Stage", lambda *_: FakeStage())
     monkeypatch.setattr("sys.stdin", io.StringIO(answer))
     exit_code, output = kennel("destroy")

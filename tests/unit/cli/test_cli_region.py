@@ -43,9 +43,7 @@ def stage_of(account: str | None = None, region: str | None = None) -> Stage:
     ],
     ids=str,
 )
-def test_boto3_and_the_cdk_have_one_region(
-    variables: dict[str, str], settings: str | None, region: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_boto3_and_the_cdk_have_one_region(variables, settings, region, tmp_path, monkeypatch):
     for name, value in variables.items():
         monkeypatch.setenv(name, value)
     stage = stage_of(ACCOUNT if settings else None, settings)
@@ -68,9 +66,7 @@ def test_boto3_and_the_cdk_have_one_region(
         ({"AWS_REGION": "eu-west-1"}, "us-east-1", [FIRST, "infra/environments/dev.toml is us-east-1", "Unset"]),
     ],
 )
-def test_no_region_and_two_regions_are_refused_by_name(
-    variables: dict[str, str], settings: str | None, parts: list[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_no_region_and_two_regions_are_refused_by_name(variables, settings, parts, monkeypatch):
     for name, value in variables.items():
         monkeypatch.setenv(name, value)
     with pytest.raises(NotReadyError) as raised:

@@ -161,9 +161,7 @@ def test_time_that_is_used_up_ends_the_program(instance: Instance) -> None:
     assert "MaxRuntimeExceeded" in status["reason"]
 
 
-def test_who_ignores_being_stopped_is_killed_and_the_model_is_kept(
-    instance: Instance, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_who_ignores_being_stopped_is_killed_and_the_model_is_kept(instance, monkeypatch):
     monkeypatch.setattr(program, "STOP_GRACE_SECONDS", 0.1)
     key = stop_key("code/jobs", JOB)
     status = instance.run_until_ended("signal.SIG_IGN", lambda: instance.s3.objects.__setitem__(key, b""))
@@ -184,9 +182,7 @@ def test_what_comes_after_the_programs_end_does_not_undo_it(instance: Instance) 
     assert (instance.status()["state"], instance.archive("model")) == ("Completed", ["model.json"])
 
 
-def test_a_spot_instance_that_is_taken_back_leaves_its_checkpoints_and_the_next_goes_on(
-    instance: Instance, tmp_path: Path, entries: dict[str, str]
-) -> None:
+def test_a_spot_instance_that_is_taken_back_leaves_its_checkpoints_and_the_next_goes_on(instance, tmp_path, entries):
     announced = ("spot/instance-action", "terminate")
     status = instance.run_until_ended(ENDS, lambda: entries.__setitem__(*announced))
     assert status["state"] == "Interrupted"
@@ -201,9 +197,7 @@ def test_a_spot_instance_that_is_taken_back_leaves_its_checkpoints_and_the_next_
     assert "step 7" in instance.logs.lines
 
 
-def test_a_call_to_s3_that_hangs_hides_no_interruption(
-    instance: Instance, entries: dict[str, str], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_call_to_s3_that_hangs_hides_no_interruption(instance, entries, monkeypatch):
     hangs = threading.Event()
     monkeypatch.setattr(instance.s3, "list_objects_v2", lambda **_: hangs.wait(20) and {})
     monkeypatch.setattr(program.Log, "write", lambda log, line: instance.logs.lines.append(line))
@@ -225,9 +219,7 @@ def test_neither_the_log_nor_the_status_can_stop_a_training(instance: Instance) 
 
 
 @pytest.mark.parametrize("tag", [None, "", "../x", "a" * 64, "a b", "-a"])
-def test_an_instance_whose_tag_names_no_job_ends_with_a_message(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path, tag: str | None
-) -> None:
+def test_an_instance_whose_tag_names_no_job_ends_with_a_message(monkeypatch, capsys, tmp_path, tag):
     service = MetadataService(lambda: {} if tag is None else {"tags/instance/training-job": tag}, None)
     monkeypatch.setenv("AWS_EC2_METADATA_SERVICE_ENDPOINT", service.url)
     assert program.main(["--bucket", "b", "--log-group", "g", "--folder", str(tmp_path)]) == 1

@@ -5,7 +5,6 @@ from __future__ import annotations
 import io
 import json
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -34,9 +33,7 @@ def at(seconds_ago: float, **more: str) -> dict[str, str]:
         ({"status": at(9 * HOUR)}, 60, False),  # it has just started
     ],
 )
-def test_a_notebook_that_nobody_has_used_for_a_while_is_stopped(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, jupyter: dict[str, Any] | None, uptime: float, stops: bool
-) -> None:
+def test_a_notebook_that_nobody_has_used_for_a_while_is_stopped(tmp_path, monkeypatch, jupyter, uptime, stops):
     (tmp_path / "aws").write_text(f'#!/bin/sh\necho "$@" >> {tmp_path}/calls\n')
     (tmp_path / "aws").chmod(0o755)
     (tmp_path / "calls").touch()

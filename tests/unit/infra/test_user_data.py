@@ -90,9 +90,7 @@ def test_a_program_that_cannot_be_fetched_is_tried_again_and_then_the_instance_e
 
 
 @pytest.mark.parametrize(("command", "calls"), [("shutdown", [LIMIT, "poweroff "]), ("mkdir", [LIMIT, "mkdir", END])])
-def test_an_instance_without_a_limit_or_a_folder_trains_nothing(
-    sandbox: Sandbox, command: str, calls: list[str]
-) -> None:
+def test_an_instance_without_a_limit_or_a_folder_trains_nothing(sandbox, command, calls):
     sandbox.command(command, "exit 1")
     assert [call.split(" /")[0] for call in sandbox.run()] == calls
 

@@ -94,9 +94,7 @@ def test_json_is_all_that_is_printed(kennel, root: Path) -> None:
 
 @pytest.mark.parametrize("command", ["check", "shrink", "push"])
 @pytest.mark.parametrize(("method", "named"), [("read_bytes", ".png"), ("iterdir", "dogs")])
-def test_what_cannot_be_read_is_named_with_exit_code_3(
-    kennel, root: Path, command: str, method: str, named: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_what_cannot_be_read_is_named_with_exit_code_3(kennel, root, command, method, named, monkeypatch):
     def refuse(path: Path) -> None:
         raise PermissionError(13, "Permission denied", str(path))
 
@@ -106,9 +104,7 @@ def test_what_cannot_be_read_is_named_with_exit_code_3(
 
 
 @pytest.mark.parametrize("command", [["check"], ["check", "--json"], ["push"]])
-def test_an_unusable_set_ends_with_exit_code_3_before_aws_is_looked_for(
-    kennel, root: Path, command: list[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_an_unusable_set_ends_with_exit_code_3_before_aws_is_looked_for(kennel, root, command, monkeypatch):
     monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:1")
     for path in (root / "train" / PLAIN).iterdir():
         path.write_bytes(b"x")

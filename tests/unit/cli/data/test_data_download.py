@@ -54,9 +54,7 @@ def interrupted(server: FileServer, part: Path) -> None:
     server.requests.clear()
 
 
-def test_any_number_of_breaks_anywhere_leaves_the_file_whole_and_sends_no_byte_twice(
-    server: FileServer, part: Path
-) -> None:
+def test_any_number_of_breaks_anywhere_leaves_the_file_whole_and_sends_no_byte_twice(server, part):
     counts = [random.Random(number).randrange(1, 100_000) for number in range(25)]
     server.script = [("cut", count) for count in counts]
     fetch(server, part)
@@ -79,9 +77,7 @@ def test_any_number_of_breaks_anywhere_leaves_the_file_whole_and_sends_no_byte_t
     ],
     ids=["same", "new", "new, mixed in", "new of the same length", "new without an ETag", "new, shorter than the part"],
 )
-def test_a_later_run_goes_on_from_the_part_unless_the_file_has_changed(
-    server: FileServer, part: Path, change: dict
-) -> None:
+def test_a_later_run_goes_on_from_the_part_unless_the_file_has_changed(server, part, change):
     interrupted(server, part)
     vars(server).update(change)
     fetch(server, part, "?Signature=new")
@@ -101,9 +97,7 @@ def test_where_it_cannot_go_on_everything_is_sent_again(server: FileServer, part
     ("status", "headers", "waited"),
     [(404, {}, []), (500, {}, [2, 4, 8]), (503, {"Retry-After": "7"}, [7, 7, 7, 7])],  # 500: first again at once
 )
-def test_a_refusal_ends_it_and_an_error_after_some_attempts(
-    server: FileServer, part: Path, waits: list[float], status: int, headers: dict[str, str], waited: list[int]
-) -> None:
+def test_a_refusal_ends_it_and_an_error_after_some_attempts(server, part, waits, status, headers, waited):
     server.script, server.headers = [status] * 99, headers
     assert f"answers {status}" in fail(server, part)
     assert waits == waited

@@ -55,9 +55,7 @@ def test_it_ends_with_a_checked_data_set_and_a_second_pull_does_nothing(pull, se
     assert len(server.requests) == 1
 
 
-def test_another_archive_than_the_first_time_is_refused_until_it_is_accepted(
-    pull, server: FileServer, tmp_path: Path
-) -> None:
+def test_another_archive_than_the_first_time_is_refused_until_it_is_accepted(pull, server, tmp_path):
     pull(server.url)
     shutil.rmtree("dogs")
     first, server.content, server.etag = sha256(server.content), zipped(tmp_path, 11), '"two"'

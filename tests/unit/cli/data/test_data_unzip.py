@@ -53,9 +53,7 @@ def assert_refused(archive: Path, complaint: str) -> None:
         ("dogs\\", IMAGES),
     ],
 )
-def test_folders_around_the_data_set_and_hidden_files_are_left_out(
-    archive: Path, below: str, files: dict[str, bytes]
-) -> None:
+def test_folders_around_the_data_set_and_hidden_files_are_left_out(archive, below, files):
     junk = dict.fromkeys([f"__MACOSX/{below}._train", f"{below}.DS_Store", f"{below}train/a/Icon\r"], b"x")
     write(archive, junk | {below + name: data for name, data in files.items()})
     assert unpack(archive) == files

@@ -62,9 +62,7 @@ def test_what_changed_is_sent_and_what_vanished_is_removed(s3: FakeS3, folder: P
     assert all(key.startswith(f"{DATA_SETS}/") for key in s3.objects)  # where the notebook may write, too
 
 
-def test_an_interrupted_push_goes_on_where_it_stopped(
-    s3: FakeS3, folder: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_an_interrupted_push_goes_on_where_it_stopped(s3, folder, monkeypatch):
     arrived, store = itertools.count(1), s3.put_object
 
     def refuse(**request: Any) -> dict[str, str]:
@@ -79,9 +77,7 @@ def test_an_interrupted_push_goes_on_where_it_stopped(
     assert push(s3, folder) == PushResult(uploaded=14, unchanged=10, removed=0)
 
 
-def test_the_manifest_is_written_meanwhile_so_that_a_killed_push_goes_on_too(
-    s3: FakeS3, folder: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_manifest_is_written_meanwhile_so_that_a_killed_push_goes_on_too(s3, folder, monkeypatch):
     monkeypatch.setattr(data_push, "_MANIFEST_INTERVAL", 0.0)
     push(s3, folder)
     assert s3.objects.earlier[MANIFEST]

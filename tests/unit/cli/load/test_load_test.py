@@ -75,9 +75,7 @@ def test_the_knee_is_the_highest_rate_that_held() -> None:
     assert find_knee([slow], goal_ms=300) is None
 
 
-def test_a_load_test_finds_the_knee_and_draws_it(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_load_test_finds_the_knee_and_draws_it(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(running, "LEAD_SECONDS", 0.0)
     (tmp_path / "dog.jpg").write_bytes(b"image")
     session = boto3.session.Session("AKIDEXAMPLE", "secret", region_name="us-east-1")

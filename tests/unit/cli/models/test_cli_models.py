@@ -155,9 +155,7 @@ def refuses(error: KennelError) -> Callable[..., Any]:
 
 
 @pytest.mark.parametrize("error", [NotReadyError("No AWS region is set."), AwsError("No AWS credentials.")])
-def test_packaging_works_without_aws_and_says_what_it_did_not_do(
-    models: Registry, monkeypatch: pytest.MonkeyPatch, error: KennelError
-) -> None:
+def test_packaging_works_without_aws_and_says_what_it_did_not_do(models, monkeypatch, error):
     models.stage.__dict__["output"] = refuses(error)
     source = make_artifact(models.folder / "source")
     result = CliRunner().invoke(app, ["package", "--from", str(source)])
