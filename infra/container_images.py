@@ -15,7 +15,6 @@ from typing import Annotated, Any, Literal
 
 import botocore.loaders
 
-from infra import instance_types
 from infra.validation import SettingsError, Table, matching
 
 AccountId = Annotated[str, matching(r"\d{12}", "an account id of twelve digits")]
@@ -75,10 +74,3 @@ class ContainerImage(Table):
         if self.account or region in image_accounts():
             return None
         return f"AWS gives out no {self.repository}:{self.tag} in {region}; regions: {', '.join(image_accounts())}"
-
-    def conflict_with(self, instance_type: str) -> str | None:
-        """Say why the image cannot run on the instance type, or None."""
-        needed = instance_types.architecture(instance_type)
-        if self.architecture == needed:
-            return None
-        return f"{instance_type} is an {needed} machine, but image.architecture is {self.architecture}"

@@ -85,16 +85,10 @@ class Ec2TrainingSettings(Table):
         """The instance's age, in minutes, at which it is shut down even when its program hangs."""
         return math.ceil((self.max_runtime_seconds + self.SHUTDOWN_MARGIN_SECONDS) / 60)
 
-    def conflict_with(self, instance_type: str) -> str | None:
-        """Say why the image cannot run on the instance type, or None."""
-        needed, given = instance_types.architecture(instance_type), self.image_parameter.split("/")[5]
-        if needed == given:
-            return None
-        return f"{instance_type} is an {needed} machine, but image_parameter names an {given} image"
-
     def conflicts(self) -> Iterator[str]:
-        if conflict := self.conflict_with(self.instance_type):
-            yield f"instance_type: {conflict}"
+        kind, given = self.instance_type, self.image_parameter.split("/")[5]
+        if (needed := instance_types.architecture(kind)) != given:
+            yield f"instance_type: {kind} is an {needed} machine, but image_parameter names an {given} image"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -138,8 +132,9 @@ class TrainingSettings(Table):
         }
 
     def conflicts(self) -> Iterator[str]:
-        if conflict := self.image.conflict_with(self.instance_type):
-            yield f"instance_type: {conflict}"
+        kind, given = self.instance_type, self.image.architecture
+        if (needed := instance_types.architecture(kind)) != given:
+            yield f"instance_type: {kind} is an {needed} machine, but image.architecture is {given}"
         if self.max_wait_seconds is not None:
             if not self.spot:
                 yield "max_wait_seconds: only goes with spot = true"

@@ -116,20 +116,16 @@ def up(
     ] = None,
 ) -> None:
     """Start the local AWS in the background."""
-    conditions: dict[str, Any] = {}
     with _local_errors():
-        if interrupt_spot_after is not None:
-            conditions["spot_interruption"] = SpotInterruption(interrupt_spot_after, spot_wait)
-        if quota:
-            conditions["quotas"] = dict(map(quotas.parse, quota))
-    for name, given in (
-        ("access_log_seconds", access_log_delay),
-        ("clock", clock),
-        ("instance_start_seconds", instance_start),
-    ):
-        if given is not None:
-            conditions[name] = given
-    started = start(state_dir, port, **conditions)
+        taken_back = None if interrupt_spot_after is None else SpotInterruption(interrupt_spot_after, spot_wait)
+        asked = {
+            "spot_interruption": taken_back,
+            "quotas": dict(map(quotas.parse, quota)) if quota else None,
+            "access_log_seconds": access_log_delay,
+            "clock": clock,
+            "instance_start_seconds": instance_start,
+        }
+    started = start(state_dir, port, **{name: given for name, given in asked.items() if given is not None})
     console.print(f"The local AWS answers at {started.endpoint_url} (process {started.pid}).")
     option = "" if state_dir == STATE_DIR else f" --state-dir {shlex.quote(str(state_dir))}"
     console.print(f'Point this shell at it: eval "$(kennel local env{option})"')

@@ -106,12 +106,6 @@ class RolloutSettings(Table):
     #: How much longer they watch, and the old instances stay, once all traffic has moved.
     bake_seconds: WaitSeconds = 300
 
-    @property
-    def waiting_seconds(self) -> int:
-        """How long a deployment waits, all steps together."""
-        steps = {"all_at_once": 1, "canary": 2, "linear": math.ceil(100 / (self.percent or 100))}[self.strategy]
-        return steps * self.wait_seconds + self.bake_seconds
-
     def conflicts(self) -> Iterator[str]:
         if (self.strategy == "all_at_once") != (self.percent is None):
             yield 'percent: goes with strategy = "canary" or "linear", set both or neither'
@@ -165,9 +159,11 @@ class ServingSettings(Table):
 
     @property
     def rollout_timeout_seconds(self) -> int:
-        """How long a rollout may take: its waiting, two starts of instances, and 10 minutes for the rest."""
-        assert self.rollout is not None
-        return self.rollout.waiting_seconds + 2 * self.startup_timeout_seconds + 600
+        """How long a rollout may take: all its waiting, two starts of instances, and 10 minutes for the rest."""
+        rollout = self.rollout
+        assert rollout is not None
+        steps = {"all_at_once": 1, "canary": 2, "linear": math.ceil(100 / (rollout.percent or 100))}[rollout.strategy]
+        return steps * rollout.wait_seconds + rollout.bake_seconds + 2 * self.startup_timeout_seconds + 600
 
     def conflicts(self) -> Iterator[str]:
         if self.kind == "serverless":

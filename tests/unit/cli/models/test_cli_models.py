@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 from emulator_fixtures import CALLER, IMAGE, ROLE, make_host
@@ -147,16 +148,9 @@ def test_an_artifact_that_is_not_the_registered_one_is_never_deployed(three: Reg
     assert three.run("deploy", "2", "--yes").exit_code == 0  # after what the message says to do
 
 
-def refuses(error: KennelError) -> Callable[..., Any]:
-    def refuse(*_: Any) -> Any:
-        raise error
-
-    return refuse
-
-
 @pytest.mark.parametrize("error", [NotReadyError("No AWS region is set."), AwsError("No AWS credentials.")])
 def test_packaging_works_without_aws_and_says_what_it_did_not_do(models, monkeypatch, error):
-    models.stage.__dict__["output"] = refuses(error)
+    models.stage.__dict__["output"] = Mock(side_effect=error)
     source = make_artifact(models.folder / "source")
     result = CliRunner().invoke(app, ["package", "--from", str(source)])
     assert (result.exit_code, models.stage.artifact.exists()) == (0, True)
