@@ -40,7 +40,11 @@ def deployed(served: Served, plan: Plan, folder: Path) -> Iterator[Callable[[], 
         local.enter(state)
         stage = Stage("local")
         deploy_stacks(stage, ["storage", "inference"], log=folder / "cdk.log", artifact=artifact)
-        _hold_one_instance(stage)
+        # A second instance would run on the same processors: what is measured is one.
+        scaling = stage.client("application-autoscaling")
+        for target in scaling.describe_scalable_targets(ServiceNamespace="sagemaker")["ScalableTargets"]:
+            named = {name: target[name] for name in ("ServiceNamespace", "ResourceId", "ScalableDimension")}
+            scaling.register_scalable_target(**named, MinCapacity=1, MaxCapacity=1)
         url = stage.output("inference", "FunctionUrl")
 
         def calls() -> list[tuple[Call, Expected]]:
@@ -64,11 +68,3 @@ def _wait_until_idle(pid: int) -> None:
         time.sleep(1)
         now = tree_cpu_seconds(pid)
         used, before = now - before, now
-
-
-def _hold_one_instance(stage: Stage) -> None:
-    """A second instance would run on the same processors: what is measured is one."""
-    scaling = stage.client("application-autoscaling")
-    for target in scaling.describe_scalable_targets(ServiceNamespace="sagemaker")["ScalableTargets"]:
-        named = {name: target[name] for name in ("ServiceNamespace", "ResourceId", "ScalableDimension")}
-        scaling.register_scalable_target(**named, MinCapacity=1, MaxCapacity=1)

@@ -88,7 +88,10 @@ def demo(port: local.Port = None, state_dir: local.StateDir = local.STATE_DIR) -
     console.rule(style="dim")
     console.print(_answers_table(evaluation))
     console.print(evaluation_table(evaluation))
-    console.print(_times_table(seconds))
+    times = Table("step", "seconds", title="Time of each step", title_justify="left")
+    for name, duration in {**seconds, "all": sum(seconds.values())}.items():
+        times.add_row(name, f"{duration:.1f}")
+    console.print(times)
     console.print(
         "It is still running. Try it on an image of yours:\n"
         '  source .venv/bin/activate; eval "$(kennel local env)"; kennel classify IMAGE\n'
@@ -130,12 +133,4 @@ def _answers_table(evaluation: Evaluation) -> Table:
         best = evaluation.answers[index].body["predictions"][0]
         verdict = Text("right", style="green") if evaluation.right[index] else Text("wrong", style="red")
         table.add_row(evaluation.images[index].name, best["label"], f"{best['probability']:.1%}", verdict)
-    return table
-
-
-def _times_table(seconds: dict[str, float]) -> Table:
-    table = Table("step", "seconds", title="Time of each step", title_justify="left")
-    for name, duration in seconds.items():
-        table.add_row(name, f"{duration:.1f}")
-    table.add_row("all", f"{sum(seconds.values()):.1f}", style="bold")
     return table

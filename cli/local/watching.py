@@ -125,12 +125,13 @@ class Watch:
         )["ScalingActivities"]
         instances = f"{wanted} instances wanted, {running} running" if wanted else "serverless"
         rates, at = self._rates(), self.now()
+        provisioned, warm = environments(self._own(stage.name), self._output(stage.name, "FunctionName"))
         text = {
             "stage": f"{at:.0f} s, {stage.name}",
             "requests/s": "{:.0f} offered, {:.0f} answered, p95 {:.0f} ms".format(*rates) if self.load else "no load",
             "endpoint": instances,
             "alarms": f"ALARM: {'; '.join(alarms)}" if alarms else "alarms OK",
-            "function": self._environments(stage.name),
+            "function": f"{warm} of {provisioned} environments warm",
             "scaling": " ".join(activities[0][key] for key in ("Description", "StatusCode")) if activities else "",
         }
         return Sample(at, wanted, running, alarms, {name: each for name, each in text.items() if each}, *rates)
@@ -140,10 +141,6 @@ class Watch:
             return 0.0, 0.0, float("nan")
         latencies = [result.latency_ms for result in recent]
         return load.rate, tally(recent)[RIGHT] / _RECENT_SECONDS, float(np.percentile(latencies, 95))
-
-    def _environments(self, stage: str) -> str:
-        provisioned, ready = environments(self._own(stage), self._output(stage, "FunctionName"))
-        return f"{ready} of {provisioned} environments warm" if provisioned else "no environments provisioned"
 
 
 def _subject(alarm: dict[str, Any]) -> str:
