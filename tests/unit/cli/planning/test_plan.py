@@ -22,10 +22,8 @@ from cli.planning.traffic import make_traffic
 from infra.tables.serving import ServingSettings
 from infra.validation import read_table
 
-FLEET = Fleet(
-    **{"rate": 10, "workers": 2, "queue": 50, "minimum": 1, "maximum": 4, "start_seconds": 120, "metric_delay": 60},
-    policy=tracking("InvocationsPerInstance", 300, 120, 60),
-)
+POLICY = tracking("InvocationsPerInstance", 300, 120, 60)
+FLEET = Fleet(rate=10, workers=2, queue=50, minimum=1, maximum=4, policy=POLICY, start_seconds=120, metric_delay=60)
 
 
 @pytest.mark.parametrize("workers", [1, 2, 4, 16])
