@@ -35,7 +35,6 @@ from benchmarks.measuring import (
     finish,
     interleaved,
     machine,
-    machine_line,
     make_parser,
     markdown_table,
     paired_ratio,
@@ -141,7 +140,6 @@ def main(argv: list[str] | None = None) -> int:
 
     usual_rates = [rates.training for rates in measured["usual"]]
     ratios = {name: paired_ratio([r.training for r in rounds], usual_rates) for name, rounds in measured.items()}
-    console.print(machine_line(description), markup=False)
     console.print(
         f"{arguments.count} images of {shrunk.bytes_before / arguments.count / 1e3:.0f} kB, in the copy "
         f"{shrunk.bytes_after / arguments.count / 1e3:.0f} kB; {arguments.epochs} epochs, {arguments.rounds} rounds, "

@@ -35,7 +35,6 @@ from benchmarks.measuring import (
     finish,
     interleaved,
     machine,
-    machine_line,
     make_parser,
     markdown_table,
     positive,
@@ -73,7 +72,6 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--calls", type=positive, default=15, help="of each size, in each process (%(default)s)")
     arguments = parser.parse_args(argv)
     description = machine(["boto3", "botocore"])
-    console.print(machine_line(description))
     try:
         with tempfile.TemporaryDirectory(prefix="lambda-start-") as folder, endpoint() as address:
             asset = Path(folder)  # both handlers, as they are deployed: without bytecode

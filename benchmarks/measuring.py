@@ -92,7 +92,7 @@ def process_tree(pid: int) -> list[psutil.Process]:
 
 
 def machine(packages: Iterable[str] = ()) -> dict[str, Any]:
-    """Describe where and when something is measured; the versions of these distributions belong to the result."""
+    """Describe where and when something is measured, and say it; the versions of these distributions belong to it."""
     try:
         information = _CPU_INFORMATION.read_text(encoding="utf-8")
     except OSError:  # not Linux
@@ -100,7 +100,7 @@ def machine(packages: Iterable[str] = ()) -> dict[str, Any]:
     pairs = (line.partition(":") for line in information.splitlines())
     fields = {name.strip(): value.strip() for name, _, value in pairs}
     flags = fields.get("flags", fields.get("Features", "")).split()
-    return {
+    found: dict[str, Any] = {
         "cpu": fields.get("model name", platform.processor() or platform.machine()),
         "cpu_features": [feature for feature in _CPU_FEATURES if feature in flags],
         "vcpus": available_vcpus(),
@@ -111,16 +111,14 @@ def machine(packages: Iterable[str] = ()) -> dict[str, Any]:
         "load_average": round(os.getloadavg()[0], 2),
         "when": datetime.now(UTC).isoformat(timespec="seconds"),
     }
-
-
-def machine_line(description: Mapping[str, Any]) -> str:
-    features = ", ".join(description["cpu_features"])
-    packages = ", ".join(f"{name} {version}" for name, version in description["packages"].items())
-    return (
-        f"{description['vcpus']} vCPUs of {description['cpu']}{f' ({features})' if features else ''}, "
-        f"{description['memory_gb']} GB, Python {description['python']}{f', {packages}' if packages else ''}; "
-        f"load before the start {description['load_average']}; {description['when']}"
+    features = ", ".join(found["cpu_features"])
+    versions = ", ".join(f"{name} {version}" for name, version in found["packages"].items())
+    console.print(
+        f"{found['vcpus']} vCPUs of {found['cpu']}{f' ({features})' if features else ''}, "
+        f"{found['memory_gb']} GB, Python {found['python']}{f', {versions}' if versions else ''}; "
+        f"load before the start {found['load_average']}; {found['when']}"
     )
+    return found
 
 
 @dataclass(frozen=True, slots=True)

@@ -31,7 +31,6 @@ from benchmarks.measuring import (
     finish,
     interleaved,
     machine,
-    machine_line,
     make_parser,
     markdown_table,
     paired_ratio,
@@ -90,7 +89,6 @@ def _run(arguments: argparse.Namespace) -> int:
     from benchmarks import serving_model
 
     description = machine(["onnxruntime", "torch", "uvicorn"])
-    console.print(machine_line(description))
     folder = FOLDER / "serving"
     peers = systems.install_peers(FOLDER / "peers", console.print) if arguments.peers else None
     images = serving_model.read_images(arguments.images) if arguments.images else serving_model.draw_images()

@@ -27,7 +27,7 @@ import numpy as np
 from PIL import Image
 from rich.progress import track
 
-from benchmarks.measuring import Goal, finish, machine, machine_line, markdown_table, tree_memory
+from benchmarks.measuring import Goal, finish, machine, markdown_table, tree_memory
 from benchmarks.serving_model import draw_images, make_artifacts
 from benchmarks.serving_systems import HOST, started
 from cli.console import console
@@ -70,7 +70,6 @@ def main() -> int:
         parser.error(f"--requests must be at least {2 * FIRST_READING:,}")
     arguments.check = True
     about = machine(["onnxruntime", "pillow", "numpy"])
-    console.print(machine_line(about))
     with tempfile.TemporaryDirectory() as folder:
         artifact = arguments.artifact
         if artifact is None:  # what is measured is the program around the network, so a small one will do

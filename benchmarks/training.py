@@ -29,7 +29,6 @@ from benchmarks.measuring import (
     finish,
     interleaved,
     machine,
-    machine_line,
     make_parser,
     markdown_table,
     paired_ratio,
@@ -215,7 +214,6 @@ def main(argv: list[str] | None = None) -> int:
         "machine": machine(["torch", "torchvision"]),
         "options": {"quick": arguments.quick, "rounds": rounds},
     }
-    console.print(machine_line(figures["machine"]), markup=False)
     ratios: dict[str, float] = {}
     rows: list[tuple[str, str, str]] = []
     if "step" not in arguments.skip:

@@ -32,7 +32,7 @@ import torch
 from torch import nn
 
 from benchmarks.drawn import write_data_set
-from benchmarks.measuring import Goal, finish, machine, machine_line, make_parser, markdown_table
+from benchmarks.measuring import Goal, finish, machine, make_parser, markdown_table
 from cli.console import console
 from model.core.network import build, classifier_name, made_for
 from model.core.predictor import FloatArray
@@ -280,7 +280,6 @@ def parse_arguments() -> argparse.Namespace:
 def main() -> int:
     arguments = parse_arguments()
     where = machine(("torch", "torchvision", "onnxruntime", "optuna"))
-    console.print(machine_line(where))
     DATA_DIR.mkdir(parents=True, exist_ok=True)
     images = draw(arguments.images) if arguments.data is None else discover(arguments.data)
     setting = Setting(arguments.architecture, arguments.input_size, images, arguments.weights, arguments.precision)
