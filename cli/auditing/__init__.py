@@ -1,0 +1,1 @@
+"""`kennel audit`: what is unsafe in an account, and what to do about it."""
