@@ -42,7 +42,7 @@ class LocalAws:
 
         from emulator.autoscaling import resources
         from emulator.autoscaling.service import ApplicationAutoScaling
-        from emulator.ministack import identity, instances, limits, routing, scheduled_rules, tagging
+        from emulator.ministack import identity, instances, limits, routing, scheduled_rules, tagging, usage
         from emulator.ministack.cloudformation import interruptions, resource_types, stack_rights, stack_rules
         from emulator.ministack.cloudwatch import notifications
         from emulator.ministack.cloudwatch.alarms import CloudWatch
@@ -78,6 +78,7 @@ class LocalAws:
         host = host_of("sagemaker")
         self._sagemaker = SageMaker(host)
         enforcement.install()
+        usage.install(self._durability.note_change)
         capacities: dict[str, resources.Capacity] = {
             resources.INSTANCES: resources.Instances(self._sagemaker, host.account),
             resources.FUNCTION: provisioned.Concurrency(),

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import json
 import os
+import re
 import signal
+import sqlite3
 import zipfile
 from collections.abc import Callable, Mapping
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -88,6 +92,16 @@ class LocalAws:
 
     def down(self) -> None:
         lifecycle.down(self.state_dir)
+
+    def age(self, days: int) -> None:
+        """Let all that IAM has, and its use, be older by so many days; for the time between `down` and `up`."""
+
+        def earlier(match: re.Match[str]) -> str:
+            return f"{datetime.fromisoformat(match[0]) - timedelta(days):%Y-%m-%dT%H:%M:%SZ}"
+
+        with contextlib.closing(sqlite3.connect(StateDir(self.state_dir).database, isolation_level=None)) as database:
+            database.create_function("earlier", 1, lambda text: re.sub(r"20\d\d-[\d-]+T[\d:]+Z", earlier, text))
+            database.execute("UPDATE saved SET head = earlier(head) WHERE module = 'iam'")
 
     def kill(self) -> None:
         """Let it die as in a crash, and wait for the system to know."""
