@@ -8,10 +8,10 @@ export PATH := $(CURDIR)/$(BIN):$(PATH)
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo demo-scaling test test-slow unit infra security integration image image-test e2e bench lint format lock synth clean
+.PHONY: help setup demo demo-scaling test test-slow unit infra security integration image image-test e2e bench lint format lock vulnerabilities sbom synth clean
 
 help: ## list these targets
-	@awk 'BEGIN {FS = ":.*## "} /^[a-z0-9_-]+:.*## / {printf "  \033[1m%-12s\033[0m %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk 'BEGIN {FS = ":.*## "} /^[a-z0-9_-]+:.*## / {printf "  \033[1m%-15s\033[0m %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 setup: $(VENV)/.installed ## make .venv with everything in it (Python packages, Node, the CDK command line)
 
@@ -98,6 +98,17 @@ lock: setup ## write the hashes again, after a pin has changed
 	for pins in requirements-*.txt benchmarks/requirements-*.txt; do $(EXACTLY) $$pins --output-file $${pins%.txt}.lock || exit; done
 	$(COMPILE) --constraint requirements.txt --universal --python-version 3.11 model/serving/image/requirements.in --output-file model/serving/image/requirements.txt
 	$(COMPILE) --constraint requirements.txt --python-platform linux --python-version 3.11 --no-emit-package numpy --only-binary :all: --emit-build-options model/training/job/requirements.in --output-file model/training/job/requirements.txt
+
+vulnerabilities: setup ## known vulnerabilities of every pinned package (asks OSV and npm; docs/dependencies.md)
+	python tests/support/project/vulnerabilities.py
+
+BOM := cyclonedx-py requirements --output-reproducible
+sbom: setup ## build/sbom: what is in the operator's environment, the serving image, a training job, as CycloneDX
+	mkdir -p build/sbom
+	{ cat requirements-dev.lock; grep -E '^torch(vision)?==' requirements.txt; } | $(BOM) --output-file build/sbom/operator.json -
+	$(BOM) --output-file build/sbom/serving-image.json model/serving/image/requirements.txt
+	$(BOM) --output-file build/sbom/training-job.json model/training/job/requirements.txt
+	npm sbom --package-lock-only --sbom-format cyclonedx >build/sbom/node.json
 
 synth: setup ## synthesise every stack of the dev stage, with the security checks
 	cdk synth --quiet -c stage=dev

@@ -11,52 +11,40 @@ import json
 import re
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 from unittest.mock import Mock
 
 import pytest
+from cyclonedx.schema import SchemaVersion
+from cyclonedx.validation.json import JsonStrictValidator
 from packaging.markers import default_environment
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
+from pip_requirements_parser import RequirementsFile
+from vulnerabilities import HASHED, PINNED, ROOT
 
 from benchmarks import serving_systems
 from model.core.packaging import SERVING_PACKAGES
 
-ROOT = Path(__file__).resolve().parents[3]
 #: Its builds for processors only come from another place than those with CUDA, so it has no hash that fits all.
 OF_PYTORCH = {"torch", "torchvision"}
-#: Files of pins, for people, each with a lock beside it, which is what is installed.
-PINNED = sorted([*ROOT.glob("requirements-*.txt"), *ROOT.glob("benchmarks/requirements-*.txt")])
-#: Files that others install by this name, so they hold the hashes themselves.
-HASHED = [
-    ROOT / "model" / "training" / "job" / "requirements.txt",
-    ROOT / "model" / "serving" / "image" / "requirements.txt",
-]
 #: Comes with AWS's training image, whose PyTorch was built with it.
 OF_THE_TRAINING_IMAGE = {"numpy"}
 
 
-def lines(path: Path) -> list[str]:
-    """The requirements of a file and of those that it includes, each on one line with its hashes."""
-    found = []
-    for line in path.read_text(encoding="utf-8").replace("\\\n", " ").splitlines():
-        text = re.sub(r"(^|\s)#.*", "", line).strip()
-        if included := re.fullmatch(r"-r (\S+)", text):
-            found += lines(path.parent / included[1])
-        elif text:
-            found.append(text)
-    return found
+def requirements(path: Path) -> list[Any]:
+    """The requirements of a file and of those that it includes."""
+    found = RequirementsFile.from_file(str(path), include_nested=True)
+    assert not found.invalid_lines
+    return list(found.requirements)
 
 
 def pins(path: Path) -> dict[str, str]:
     """Exact version by package."""
-    found = {}
-    for line in lines(path):
-        if pinned := re.match(r"([\w.-]+)==([^\s;]+)", line):
-            found[canonicalize_name(pinned[1])] = pinned[2]
-        else:
-            assert line.startswith("--"), f"{path.name}: {line!r} is not pinned to one version"
-    return found
+    assert [it.name for it in requirements(path) if not it.is_pinned] == []
+    return {canonicalize_name(it.name): it.get_pinned_version for it in requirements(path)}
 
 
 @pytest.mark.parametrize("path", PINNED, ids=lambda path: path.name)
@@ -72,10 +60,25 @@ def test_what_is_installed_elsewhere_has_the_versions_of_the_tests(path: Path) -
 
 @pytest.mark.parametrize("path", [*(path.with_suffix(".lock") for path in PINNED), *HASHED], ids=lambda path: path.name)
 def test_every_package_has_its_hashes_and_no_source_of_its_own(path: Path) -> None:
-    packages = [line for line in lines(path) if not line.startswith("--")]
-    assert packages
-    assert [line for line in packages if not re.search(r"--hash=sha256:[0-9a-f]{64}\b", line)] == []
+    hashes = {it.name: it.hash_options for it in requirements(path)}
+    assert hashes
+    assert [
+        name for name, given in hashes.items() if not given or not all(it.startswith("sha256:") for it in given)
+    ] == []
     assert "://" not in path.read_text(encoding="utf-8")
+
+
+def test_bills_of_materials_are_valid_and_have_all_hashes(record_property: Callable[[str, object], None]) -> None:
+    subprocess.run(["make", "sbom"], cwd=ROOT, check=True, capture_output=True)  # validates all but that of npm
+    folder, without = ROOT / "build" / "sbom", {}
+    assert JsonStrictValidator(SchemaVersion.V1_5).validate_str((folder / "node.json").read_text()) is None
+    for path in folder.glob("*.json"):
+        parts = json.loads(path.read_text())["components"]
+        without[path.stem] = {part["name"] for part in parts if '"content"' not in json.dumps(part)}
+        hashed = len(parts) - len(without[path.stem])
+        record_property(f"packages with hashes, {path.stem}", f"{hashed} of {len(parts)}")
+    assert without == {"operator": OF_PYTORCH, "serving-image": set(), "training-job": set(), "node": set()}
+    record_property("packages without: builds differ by machine", ", ".join(sorted(OF_PYTORCH)))
 
 
 def make_commands() -> list[str]:
