@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import sys
 import tarfile
@@ -39,3 +40,12 @@ def test_answers_are_those_of_the_artifact_offline(tmp_path: Path) -> None:
             assert status == 200, body
             online = [(each["label"], each["probability"]) for each in json.loads(body)["predictions"]]
             assert online == predictor.predict(image_bytes(colour)).ranked
+        held = served.look(
+            "grep -E 'Cap(Prm|Eff)' /proc/self/status; id -u; find / -xdev -writable 2>/dev/null | grep -v ^/proc; true"
+        )
+        assert re.fullmatch(r"(Cap\w+:\s0{16}\s){2}10001", held), held
+        programs = "cc gcc clang ld make pip pip3 apt apt-get curl wget git ssh nc"
+        assert served.look(f"for it in {programs}; do command -v $it; done; true") == ""
+        assert (
+            served.look("find / -xdev -regex '.*/python3.*/\\(pip\\|setuptools\\|ensurepip\\)' 2>/dev/null; true") == ""
+        )

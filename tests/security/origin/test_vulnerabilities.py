@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import json
+import re
 import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from pathlib import Path
 
 import pytest
 import vulnerabilities
@@ -52,18 +52,22 @@ def exception(name: str, expires: str = "2099-01-01") -> str:
         (exception("CVE-2099-1") + exception(CDK), 0, ["unused here"]),
         (exception(PILLOW) + exception(CDK, "2026-01-01"), 1, [f"{CDK}: this exception has expired"]),
         (exception(PILLOW) + exception(CDK) + exception("CVE-1"), 1, ["CVE-1: this exception covers nothing"]),
-        (None, 3, ["NOT CHECKED: Python's: ", "NOT CHECKED: Node's: "]),
+        (None, 3, ["NOT CHECKED: requirements.txt: ", "NOT CHECKED: Node's: "]),
     ],
     ids=["found", "excepted", "expired", "unused", "no service"],
 )
 def test_status_and_words(
-    service: str, exceptions: str | None, status: int, said: list[str], tmp_path: Path,
+    service: str, exceptions: str | None, status: int, said: list[str],
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str],
 ) -> None:  # fmt: skip
+    if exceptions != "":  # once with all files is enough
+        monkeypatch.setattr(vulnerabilities, "AUDITED", [vulnerabilities.ROOT / "requirements.txt"])
     url = service if exceptions is not None else "http://127.0.0.1:9"
     monkeypatch.setenv("npm_config_registry", url)
     monkeypatch.setenv("npm_config_fetch_retries", "0")
-    (tmp_path / "pins.txt").write_text("pillow==13.0.0\njinja2==3.1.6\n")
-    assert vulnerabilities.main([tmp_path / "pins.txt"], exceptions or "", f"{url}/osv") == status
+    assert vulnerabilities.main(exceptions or "", f"{url}/osv") == status
     printed = capsys.readouterr().out
+    lines = [line for path in vulnerabilities.AUDITED for line in path.read_text(encoding="utf-8").splitlines()]
+    pins = [line for line in lines if re.match(r"\S+==\S+$", line)]  # without a condition
+    assert status == 3 or int(printed.split(maxsplit=1)[0]) >= len(pins) > 150
     assert [text for text in said if text not in printed] == []

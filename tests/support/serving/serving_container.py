@@ -7,7 +7,7 @@ import os
 import signal
 import subprocess
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,6 +16,7 @@ from waiting import wait_until
 from cli.serving.container_image import DOCKERFILE, build_image, builder_environment
 
 USER = 10001
+WRITABLE = ("/tmp", "/var/tmp", "/run/lock")
 
 
 def debian_base(buildah: Path) -> str:
@@ -53,10 +54,12 @@ def build(buildah: Path, tag: str) -> str:
 
 @dataclass
 class Container:
-    """The image, started as SageMaker starts it."""
+    """The image, started as SageMaker starts it, but locked up."""
 
     process: subprocess.Popen[bytes]
     log: Path
+    #: What a shell script prints in the container, as its user.
+    look: Callable[[str], str]
 
     def ask(self, path: str, body: bytes = b"") -> tuple[int, str]:
         """Ask from inside the container's network, by POST with a body, else GET; status 0: it was not reached."""
@@ -76,7 +79,10 @@ class Container:
 
 @contextlib.contextmanager
 def container(buildah: Path, tag: str, artifact: Path, log: Path, **variables: str) -> Iterator[Container]:
-    """Run the image: one argument, its own user, the artifact read-only, no network but the loopback interface."""
+    """Run the image: one argument, its own user, the artifact read-only, no network but the loopback interface.
+
+    It has no capabilities, and the folders that everybody may write to are read-only, and so all of its file system.
+    """
     environment = builder_environment(buildah)
 
     def run(*command: str) -> str:
@@ -85,12 +91,14 @@ def container(buildah: Path, tag: str, artifact: Path, log: Path, **variables: s
 
     name = run("from", "--pull-never", tag)
     options = [f"--env={variable}={value}" for variable, value in variables.items()]
-    serve = [f"--user={USER}:{USER}", f"--volume={artifact}:/opt/ml/model:ro", *options, name, "serve"]
+    (empty := log.with_name("empty")).mkdir()
+    locked = [f"--user={USER}:{USER}", "--cap-drop=all", *(f"--volume={empty}:{it}:ro" for it in WRITABLE)]
+    serve = [*locked, f"--volume={artifact}:/opt/ml/model:ro", *options, name, "serve"]
     own_network = ["unshare", "--net", "sh", "-c", 'ip link set lo up && exec "$@"', "sh", str(buildah), "run", *serve]
     with log.open("wb") as output:
         process = subprocess.Popen(own_network, env=environment, stdout=output, stderr=output, start_new_session=True)
     try:
-        yield Container(process, log)
+        yield Container(process, log, lambda script: run("run", *locked, name, "sh", "-c", script))
     finally:
         with contextlib.suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGKILL)
