@@ -22,8 +22,6 @@ from emulator.ministack.door.enforcement import admitted
 from emulator.ministack.patching import around
 from emulator.platform.errors import Response
 
-#: AWS reports the use of the trailing 400 days (IAM's API reference, RoleLastUsed).
-_TRACKED_SECONDS = 400 * 86_400
 _MINUTE = len("2026-01-01T00:00")
 #: What AWS lists in one response unless MaxItems says otherwise.
 _PAGE = 100
@@ -67,10 +65,9 @@ def _enforce(note_change: Callable[[], None], inner: Callable[..., Any], *argume
 def _last(*holders: Mapping[str, Any]) -> dict[str, tuple[str, str, str, str]]:
     """Date, region, action and ARN of the last use, by action, by service (``s3:``) and of all (the empty text)."""
     found: dict[str, tuple[str, str, str, str]] = collections.defaultdict(lambda: ("",) * 4)
-    since = iam._future(-_TRACKED_SECONDS)
     for holder in holders:
         for action, (date, region) in holder.get("Used", {}).items():
-            for key in (action, f"{action.partition(':')[0]}:", "") if date >= since else ():
+            for key in (action, f"{action.partition(':')[0]}:", ""):
                 found[key] = max(found[key], (date, region, action, holder.get("Arn", "")))
     return found
 
@@ -107,10 +104,9 @@ def _credential_report(inner: Callable[[], str]) -> str:
 
 
 def _generate_details(parameters: Any) -> Response:
-    arn, kind = iam._p(parameters, "Arn"), iam._p(parameters, "Granularity", "SERVICE_LEVEL")
+    job, arn, kind = str(uuid.uuid4()), iam._p(parameters, "Arn"), iam._p(parameters, "Granularity", "SERVICE_LEVEL")
     if not _sources(arn):
         return iam._error(404, "NoSuchEntity", f"{arn} cannot be found.")  # type: ignore[no-any-return]
-    job = str(uuid.uuid4())
     iam._sla_jobs[job] = {"Arn": arn, "JobType": kind, "Date": iam._now(), "Owner": iam_evaluator.caller_arn()}
     return _response("GenerateServiceLastAccessedDetails", {"JobId": job})
 
@@ -124,9 +120,9 @@ def _get_details(parameters: Any) -> Response:
     start = int(iam._p(parameters, "Marker", 0))
     end = start + int(iam._p(parameters, "MaxItems", _PAGE))
     more = {"IsTruncated": "true", "Marker": end} if end < len(services) else {"IsTruncated": "false"}
-    dates = {"JobCreationDate": job["Date"], "JobCompletionDate": job["Date"]}
-    page = {"JobStatus": "COMPLETED", "JobType": job["JobType"], "ServicesLastAccessed": services[start:end]}
-    return _response("GetServiceLastAccessedDetails", {**page, **dates, **more})
+    done = {"JobStatus": "COMPLETED", "JobCreationDate": job["Date"], "JobCompletionDate": job["Date"]}
+    page = {"JobType": job["JobType"], "ServicesLastAccessed": services[start:end]}
+    return _response("GetServiceLastAccessedDetails", {**done, **page, **more})
 
 
 def _sources(arn: str) -> list[Any]:
@@ -140,9 +136,9 @@ def _sources(arn: str) -> list[Any]:
 def _statements(arn: str, effect: str) -> list[Any]:
     documents: list[Any] = []
     for it in _sources(arn):
-        kept = (it, "InlinePolicies"), (iam._user_inline_policies, it.get("UserName"))
-        for store, name in (*kept, (iam._group_inline_policies, it.get("GroupName"))):
-            documents += (store.get(name) or {}).values()
+        own = it.get("InlinePolicies"), iam._user_inline_policies.get(it.get("UserName"))
+        for inline in (*own, iam._group_inline_policies.get(it.get("GroupName"))):
+            documents += (inline or {}).values()
         for policy in it.get("AttachedPolicies", [arn]):
             documents.append(iam_evaluator._resolve_managed_policy_document(policy, get_account_id()))
     found = [it for document in documents for it in iam_evaluator.parse_policy_document(document)]
@@ -155,25 +151,24 @@ def _services(arn: str, tracks: bool) -> Iterator[dict[str, Any]]:
 
     denials = [it for it in _statements(arn, "Deny") if it.resources == ["*"] and not it.conditions]
     grants = _statements(arn, "Allow")
+    everybody = (*iam._roles.values(), *iam._users.values())
     holders = [
-        identity
-        for identity in (*iam._roles.values(), *iam._users.values())
-        if any(arn in (it["Arn"], *it.get("AttachedPolicies", [])) for it in _sources(identity["Arn"]))
+        it for it in everybody if any(arn in (s["Arn"], *s.get("AttachedPolicies", [])) for s in _sources(it["Arn"]))
     ]
+    last, of_each = _last(*holders), [_last(holder) for holder in holders]
 
     def among(statements: list[Any], action: str) -> bool:
         return any(iam_evaluator._action_matches(action, it.actions, it.not_actions) for it in statements)
 
-    last, of_each = _last(*holders), [_last(holder) for holder in holders]
     for namespace, service in sorted(item for item in iam_definition.items() if isinstance(item[1], dict)):
-        actions = {name: f"{namespace}:{name}" for name in service["privileges"]}
-        actions = {name: it for name, it in actions.items() if among(grants, it) and not among(denials, it)}
+        actions = {f"{namespace}:{name}": name for name in service["privileges"]}
+        actions = {it: name for it, name in actions.items() if among(grants, it) and not among(denials, it)}
         tracked = []
-        for name, action in actions.items() if tracks else ():
+        for action in actions if tracks else ():
             if not _UNTRACKED.fullmatch(action):
                 date, region, _, who = last[action]
                 use = {"LastAccessedTime": date, "LastAccessedRegion": region, "LastAccessedEntity": who}
-                tracked.append({"ActionName": name, **use})
+                tracked.append({"ActionName": actions[action], **use})
         if actions:
             date, region, _, who = last[f"{namespace}:"]
             yield {
