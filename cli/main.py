@@ -10,6 +10,7 @@ from typing import Annotated
 import typer
 from rich.text import Text
 
+from cli.auditing import command as auditing
 from cli.aws import Stage
 from cli.batch import commands as batch
 from cli.console import error_console
@@ -55,6 +56,7 @@ app.command("load-test")(loading.load_test)
 app.command("plan")(planning.plan)
 app.command("status")(looking.status)
 app.command("doctor")(doctor.doctor)
+app.command("audit")(auditing.audit)
 app.command("destroy")(destroying.destroy)
 app.command("demo")(demo.demo)
 app.command("demo-scaling")(demo.demo_scaling)

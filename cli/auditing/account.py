@@ -25,12 +25,15 @@ class Account:
 
     stage: Stage
     unused_days: int = 90
+    other_region: str | None = None  # than the stage's
     now: datetime = field(default_factory=lambda: datetime.now(UTC))
+    usage: dict[str, Any] = field(default_factory=dict, compare=False)  # of cli.auditing.usage, by ARN
+    _clients: dict[str, Any] = field(default_factory=dict, compare=False)
 
     @property
     def region(self) -> str:
-        """The region whose resources are audited; IAM is the same in all."""
-        return self.stage.region
+        """The region whose resources are looked at; IAM is the same in all."""
+        return self.other_region or self.stage.region
 
     @cached_property
     def identity(self) -> dict[str, str]:
@@ -43,19 +46,19 @@ class Account:
         return self.identity["Account"]
 
     @property
-    def oldest_use(self) -> datetime:
-        """What was last used before this is unused; what was created after this is too new to say."""
-        return self.now - timedelta(days=self.unused_days)
+    def partition(self) -> str:
+        """`aws`, or `aws-cn` and the like."""
+        return self.identity["Arn"].split(":")[1]
 
-    @cached_property
-    def _clients(self) -> dict[str, Any]:
-        return {}
+    def is_recent(self, date: datetime | None) -> bool:
+        """Whether something was used within `unused_days`, or created: then it is too new to be called unused."""
+        return date is not None and date >= self.now - timedelta(days=self.unused_days)
 
     def client(self, service: str) -> Any:
-        """Return the service's one client."""
-        if service not in self._clients:
-            self._clients[service] = self.stage.client(service)
-        return self._clients[service]
+        """Return the service's one client for the region."""
+        if (key := f"{service} {self.region}") not in self._clients:
+            self._clients[key] = self.stage.client(service, region_name=self.region)
+        return self._clients[key]
 
     def call(self, service: str, operation: str, *, missing: Any = None, **request: Any) -> Any:
         """Return an operation's answer, or `missing`, if given, where AWS says that there is no such thing."""
@@ -83,6 +86,11 @@ class Account:
                 for name in _DETAILS:
                     details[name] += page.get(name, [])
         return details
+
+    @cached_property
+    def own_policies(self) -> list[dict[str, Any]]:
+        """The customer-managed policies, with how often each is attached or bounds somebody."""
+        return list(self.listed("iam", "list_policies", "Policies", Scope="Local"))
 
     @cached_property
     def credential_report(self) -> list[dict[str, str]]:

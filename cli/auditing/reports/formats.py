@@ -1,0 +1,96 @@
+"""The report of an audit as a table, JSON, SARIF and a page. Names in it may be hostile: everywhere they are text."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections import Counter
+from dataclasses import asdict
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+from rich.table import Column, Table
+from rich.text import Text
+
+from cli.auditing.findings import Finding, Report
+from cli.auditing.rules import RULES, Severity
+from cli.console import plain
+
+_STYLES = {"critical": "bold white on red", "high": "bold red", "medium": "yellow", "low": "dim"}
+#: What SARIF calls them, and the scores by which GitHub names them again (SARIF support for code scanning).
+_LEVELS = {"critical": ("error", "9.5"), "high": ("error", "8.0"), "medium": ("warning", "5.0"), "low": ("note", "2.0")}
+
+
+def table(report: Report) -> Table:
+    """Return the findings, the worst first, and what was not checked."""
+    made = Table(Column("severity"), Column("rule, resource, evidence, fix", overflow="fold"), box=None)
+    for each in report.findings:
+        policy = "\npolicy.json: kennel audit --format html" if each.policy else ""
+        lines = plain(f"{each.resource}\n{each.evidence}\nfix: {each.fix}{policy}\n")
+        made.add_row(Text(each.severity, style=_STYLES[each.severity]), Text.assemble((each.rule, "bold"), f" {lines}"))
+    for skipped in report.not_checked:
+        made.add_row("not checked", f"{skipped.check}: {skipped.reason}")
+    return made
+
+
+def as_json(report: Report) -> str:
+    """Return everything as one JSON document."""
+    return json.dumps(asdict(report), default=str, indent=2)
+
+
+def as_sarif(report: Report) -> str:
+    """Return SARIF 2.1.0, as GitHub's code scanning and others read it."""
+    ids = sorted({each.rule for each in report.findings})
+    rules = [
+        {
+            "id": rule,
+            "shortDescription": {"text": f"The audit found {RULES[rule].title}."},
+            "defaultConfiguration": {"level": _LEVELS[RULES[rule].severity][0]},
+            "properties": {"security-severity": _LEVELS[RULES[rule].severity][1], "tags": ["security"]},
+        }
+        for rule in ids
+    ]
+    skipped = [{"message": _message(f"Not checked: {each.check}: {each.reason}")} for each in report.not_checked]
+    run = {
+        "tool": {"driver": {"name": "kennel audit", "version": version("kennel"), "rules": rules}},
+        "invocations": [{"executionSuccessful": True, "toolExecutionNotifications": skipped}],
+        "results": [_result(each, ids.index(each.rule)) for each in report.findings],
+    }
+    schema = "https://docs.oasis-open.org/sarif/sarif/v2.1.0/errata01/os/schemas/sarif-schema-2.1.0.json"
+    return json.dumps({"$schema": schema, "version": "2.1.0", "runs": [run]}, indent=2)
+
+
+def _message(text: str) -> dict[str, str]:
+    """Return a message whose text makes no link (SARIF 2.1.0, 3.11.6)."""
+    return {"text": plain(text).replace("\\", "\\\\").replace("[", "\\[").replace("]", "\\]")}
+
+
+def _result(finding: Finding, index: int) -> dict[str, Any]:
+    # GitHub wants a file in every location; as a relative one, it takes whatever a resource is called.
+    location = {"artifactLocation": {"uri": quote(finding.resource.replace(":", "/"))}, "region": {"startLine": 1}}
+    return {
+        "ruleId": finding.rule,
+        "ruleIndex": index,
+        "level": _LEVELS[finding.severity][0],
+        "message": _message(f"{finding.resource}: {finding.evidence}. Fix: {finding.fix}"),
+        "locations": [{"physicalLocation": location, "logicalLocations": [{"fullyQualifiedName": finding.resource}]}],
+        "partialFingerprints": {"resource": hashlib.sha256(f"{finding.rule} {finding.resource}".encode()).hexdigest()},
+        "properties": {"severity": finding.severity, "policy": finding.policy},
+    }
+
+
+def as_html(report: Report) -> str:
+    """Return a page that loads nothing and runs nothing."""
+    import jinja2  # on first use: it costs 0.1 s
+
+    loader = jinja2.FileSystemLoader(Path(__file__).parent)
+    environment = jinja2.Environment(loader=loader, autoescape=True, undefined=jinja2.StrictUndefined)
+    environment.trim_blocks = environment.lstrip_blocks = True
+    environment.filters |= {"plain": plain, "indented": lambda policy: json.dumps(policy, indent=2)}
+    counts, page = Counter(each.severity for each in report.findings), environment.get_template("page.html.jinja")
+    return page.render(report=report, severities=list(Severity), counts=counts, rules=RULES)
+
+
+FORMATS = {"json": as_json, "sarif": as_sarif, "html": as_html}

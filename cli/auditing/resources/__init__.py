@@ -1,0 +1,1 @@
+"""Checks of resources: who may use them, what they lack, and what nobody uses."""

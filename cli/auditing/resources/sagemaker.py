@@ -1,0 +1,112 @@
+"""Checks of what SageMaker runs: encryption, network, root, tags, and what nobody uses."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from datetime import timedelta
+from functools import cache, wraps
+from typing import Any
+
+from botocore import xform_name
+
+from cli.auditing.account import Account
+from cli.auditing.findings import Check, Finding
+from cli.auditing.resources.exposed import Results, each, secrets
+from cli.auditing.resources.policies import flaw
+from infra.instance_types import has_local_storage
+
+Described = dict[str, Any]
+Examine = Callable[[Account, Described, str, str], Iterable[Finding]]
+
+
+def _describe(account: Account, kind: str, name: str) -> Described:
+    return dict(account.call("sagemaker", f"describe_{xform_name(kind)}", **{f"{kind}Name": name}))
+
+
+def described(kind: str, member: str = "", **request: Any) -> Callable[[Examine], Check]:
+    """Make a check of what looks at one thing of a kind: its description, name and ARN. Each should be tagged."""
+
+    def decorate(examine: Examine) -> Check:
+        @each("sagemaker", f"list_{xform_name(kind)}s", member or f"{kind}s", **request)
+        @wraps(examine)
+        def check(account: Account, listed: Described) -> Results:
+            name, arn = listed[f"{kind}Name"], listed[f"{kind}Arn"]
+            yield from examine(account, _describe(account, kind, name), name, arn)
+            tags = [tag["Key"] for tag in account.listed("sagemaker", "list_tags", "Tags", ResourceArn=arn)]
+            if "project" not in tags:
+                yield flaw("untagged", arn, f"tags: {', '.join(tags) or 'none'}")
+
+        return check
+
+    return decorate
+
+
+@cache
+def _used(account: Account) -> set[tuple[str, str]]:
+    """Return the configurations that endpoints use, and the models that configurations use."""
+    used = set()
+    for endpoint in account.listed("sagemaker", "list_endpoints", "Endpoints"):
+        used.add(("config", _describe(account, "Endpoint", endpoint["EndpointName"]).get("EndpointConfigName", "")))
+    for config in account.listed("sagemaker", "list_endpoint_configs", "EndpointConfigs"):
+        variants = _describe(account, "EndpointConfig", config["EndpointConfigName"])["ProductionVariants"]
+        used |= {("model", variant.get("ModelName", "")) for variant in variants}
+    return used
+
+
+@described("Endpoint")
+def endpoints(account: Account, endpoint: Described, name: str, arn: str) -> Iterable[Finding]:
+    """Requests to an endpoint, by CloudWatch's count."""
+    asked = {"Namespace": "AWS/SageMaker", "MetricName": "Invocations", "Period": 86400, "Statistics": ["Sum"]}
+    asked |= {"StartTime": account.now - timedelta(days=account.unused_days), "EndTime": account.now}
+    for variant in [] if account.is_recent(endpoint["CreationTime"]) else endpoint.get("ProductionVariants", []):
+        of = {"EndpointName": name, "VariantName": variant["VariantName"]}
+        dimensions = [{"Name": key, "Value": value} for key, value in of.items()]
+        answer = account.call("cloudwatch", "get_metric_statistics", Dimensions=dimensions, **asked)
+        if not any(point["Sum"] for point in answer["Datapoints"]):
+            yield flaw(
+                "endpoint-idle", arn, f"no invocations of {of['VariantName']} in {account.unused_days} days", name=name
+            )
+
+
+@described("EndpointConfig")
+def endpoint_configs(account: Account, config: Described, name: str, arn: str) -> Iterable[Finding]:
+    """Encryption and use of an endpoint configuration; hardware encrypts disks of an instance's own."""
+    types = [variant["InstanceType"] for variant in config["ProductionVariants"] if "InstanceType" in variant]
+    if "KmsKeyId" not in config and (plain := [each for each in types if not has_local_storage(each)]):
+        yield flaw("endpoint-without-key", arn, f"no KmsKeyId, {', '.join(plain)}")
+    if ("config", name) not in _used(account):
+        yield flaw("endpoint-config-unused", arn, f"created {config['CreationTime']:%Y-%m-%d}", name=name)
+
+
+@described("Model")
+def models(account: Account, model: Described, name: str, arn: str) -> Iterable[Finding]:
+    """Environment and use of a model."""
+    for container in (model.get("PrimaryContainer", {}), *model.get("Containers", [])):
+        yield from secrets(arn, container.get("Environment", {}))
+    if ("model", name) not in _used(account):
+        yield flaw("model-unused", arn, f"created {model['CreationTime']:%Y-%m-%d}", name=name)
+
+
+@described("NotebookInstance")
+def notebook_instances(account: Account, notebook: Described, name: str, arn: str) -> Iterable[Finding]:
+    """Encryption, root, network and use of a notebook instance."""
+    changed = notebook["LastModifiedTime"]
+    broken = {
+        "notebook-without-key": "KmsKeyId" not in notebook,
+        "notebook-root": notebook.get("RootAccess") != "Disabled",
+        "notebook-internet": notebook.get("DirectInternetAccess") != "Disabled",
+        "notebook-idle": notebook["NotebookInstanceStatus"] == "InService" and not account.is_recent(changed),
+    }
+    for rule in (rule for rule, holds in broken.items() if holds):
+        yield flaw(rule, arn, f"{notebook['NotebookInstanceStatus']}, last changed {changed:%Y-%m-%d}", name=name)
+
+
+@described("TrainingJob", "TrainingJobSummaries", StatusEquals="InProgress")
+def training_jobs(account: Account, job: Described, name: str, arn: str) -> Iterable[Finding]:
+    """Encryption of a running training job's volumes."""
+    machines = job["ResourceConfig"]
+    if "VolumeKmsKeyId" not in machines and not has_local_storage(kind := machines.get("InstanceType", "")):
+        yield flaw("training-without-key", arn, f"no VolumeKmsKeyId, {kind}")
+
+
+CHECKS = (endpoints, endpoint_configs, models, notebook_instances, training_jobs)

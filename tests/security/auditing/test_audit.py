@@ -1,0 +1,108 @@
+"""The audit of a clean account finds nothing, that of a rotten one all that was planted and nothing else."""
+
+from __future__ import annotations
+
+import json
+import tomllib
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime, timedelta
+from functools import partial
+from pathlib import Path
+
+import pytest
+from local_aws_harness import function_archive, policy, trust
+from sagemaker_local import IMAGE, LocalSageMaker, local_aws
+from typer.testing import CliRunner
+
+from cli import main
+from cli.auditing import command
+from cli.auditing.account import Account
+from cli.auditing.command import GLOBAL, REGIONAL, assess
+from cli.auditing.findings import Report
+from cli.aws import Stage
+
+Flaws = set[tuple[str, str]]
+ACCOUNTS = tomllib.loads(Path(__file__).with_name("accounts.toml").read_text(encoding="utf-8"))
+COMMON = {
+    "create_function": {"Runtime": "python3.14", "Handler": "app.handler", "Code": {"ZipFile": function_archive("")}},
+    "create_role": {"AssumeRolePolicyDocument": trust("lambda.amazonaws.com")["Statement"]},
+}
+POLICIES = ("Policy", "PolicyDocument", "AssumeRolePolicyDocument", "policyText", "AttributeValue")
+
+
+@pytest.fixture(scope="module")
+def aws(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalSageMaker]:
+    with local_aws(tmp_path_factory.mktemp("state")) as made, pytest.MonkeyPatch.context() as environment:
+        for name, value in made.environment.items():
+            environment.setenv(name, value)
+        yield made
+
+
+def plant(aws: LocalSageMaker, account: str) -> tuple[Flaws, Flaws]:
+    """Make what the table says of an account; what the audit must find then, at once and later."""
+    found, later = Flaws(), Flaws()
+    for row in ACCOUNTS[account]:
+        answers = []
+        for service, operation, request in row["plant"]:
+            request = {**COMMON.get(operation, {}), **request}
+            if operation == "create_model":
+                given = request.get("PrimaryContainer", {})
+                request["PrimaryContainer"] = {"Image": IMAGE, "ModelDataUrl": aws.artifact("1"), **given}
+            for name in request.keys() & set(POLICIES):
+                request[name] = json.dumps(policy(*request[name]))
+            answers.append(getattr(aws if service == "here" else aws.client(service), operation)(**request))
+        found |= {(rule, end.format(*answers)) for rule, end in row.get("found", [])}
+        later |= {(rule, end) for rule, end in row.get("later", [])}
+    return found, later
+
+
+def audited(days: int = 0) -> tuple[Report, Flaws]:
+    """The report of some days later; its findings by rule and end of the resource's ARN."""
+    account = Account(Stage("local"))
+    report = assess(Account(account.stage, now=account.now + timedelta(days)), ["us-east-1"])
+    return report, {(each.rule, each.resource.split(":", 5)[5]) for each in report.findings}
+
+
+def test_all_that_was_planted_is_found_and_nothing_else(
+    aws: LocalSageMaker, record_property: Callable[[str, object], None]
+) -> None:
+    _, aged = plant(aws, "clean")
+    report, found = audited()
+    assert not found
+    assert [each.check for each in report.not_checked] == ["access analyzer in us-east-1"]
+    planted, later = plant(aws, "rotten")
+    assert audited()[1] == planted
+    found = audited(days=200)[1]
+    assert found == planted | later | aged
+    record_property("flaws planted in an account", len(planted | later))
+    record_property("of them found by kennel audit", len(found & (planted | later)))
+
+
+def test_what_nobody_uses_is_deleted_when_agreed_to_and_comes_back(
+    aws: LocalSageMaker, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    def kennel(*arguments: str, answer: str = "") -> str:
+        return CliRunner().invoke(main.app, ["audit", "--region", "us-east-1", *arguments], input=answer).output
+
+    def roles() -> set[str]:
+        return {each["RoleName"] for each in aws.iam.list_roles()["Roles"]}
+
+    monkeypatch.setattr(command, "Account", partial(Account, now=datetime.now(UTC) + timedelta(days=200)))
+    monkeypatch.setenv("KENNEL_STAGE", "local")
+    before, backup = roles(), tmp_path / "backup.json"
+    assert "can be deleted: arn:aws:iam::000000000000:role/old" in kennel("--fix")
+    kennel("--fix", "--backup", str(backup), answer="n\n")
+    assert roles() == before
+    kennel("--fix", "--backup", str(backup), answer="y\n")
+    assert "old" not in roles()
+    assert "restored: arn:aws:iam::000000000000:role/old" in kennel("--restore", str(backup))
+    assert roles() == before
+
+
+def test_what_may_not_be_read_is_not_checked(aws: LocalSageMaker, monkeypatch: pytest.MonkeyPatch) -> None:
+    key = aws.user("nobody")
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", key["AccessKeyId"])
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", key["SecretAccessKey"])
+    report, found = audited()
+    assert not found
+    assert len({each.check for each in report.not_checked}) == len([*GLOBAL, *REGIONAL])
