@@ -16,7 +16,7 @@ def synthesise(app: App, settings: Settings, artifact: Path) -> Path:
     """Add the stacks of a stage to the app, synthesise them, run the security gate, and return the assembly's folder.
 
     The model artifact is relative to the project's root. While there is none, the inference stack can be synthesised
-    and checked, but not deployed. A ComplianceError says that an acknowledged finding does not occur; findings that
+    and checked, but not deployed. A ComplianceError names exceptions that are not in order, and warnings; findings that
     nobody acknowledged are reported by the CDK itself.
     """
     # Without account and region the templates hold for any; nothing is looked up either way.
@@ -31,7 +31,7 @@ def synthesise(app: App, settings: Settings, artifact: Path) -> Path:
     )
     Tags.of(app).add("project", settings.project)
     Tags.of(app).add("stage", settings.stage)
-    compliance.add_checks(app)
+    compliance.add_checks(app, settings.gate)
     assembly = Path(app.synth().directory)
-    compliance.require_used(app, assembly)
+    compliance.require_order(app, assembly)
     return assembly

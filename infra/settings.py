@@ -20,6 +20,7 @@ from infra.container_images import ECR_IMAGE_URI, AccountId, ContainerImage, url
 from infra.tables.alarms import AlarmSettings
 from infra.tables.cost_guard import CostGuardSettings
 from infra.tables.function import FunctionSettings, LogRetentionDays
+from infra.tables.gate import GateSettings
 from infra.tables.serving import ServingSettings
 from infra.tables.tuning import TuningSettings
 from infra.validation import SettingsError, Table, between, matching, one_of, read_table
@@ -183,6 +184,8 @@ class Settings(Table):
     alarms: AlarmSettings | None = None
     #: Absent: no budget, and nothing is stopped.
     cost_guard: CostGuardSettings | None = None
+    #: What examines the templates, and what of it is accepted.
+    gate: GateSettings = field(default_factory=GateSettings)
 
     def conflicts(self) -> Iterator[str]:
         if (self.account is None) != (self.region is None):

@@ -10,7 +10,7 @@ from constructs import Construct, IConstruct
 
 from infra.constructs.inline_role import WRITE_LOG, InlineRole
 from infra.constructs.log_group import log_group
-from infra.gate.compliance import acknowledge
+from infra.gate.compliance import acknowledge, acknowledge_caller
 from infra.settings import ROOT
 from infra.tables.function import ConcurrencyScalingSettings, FunctionSettings
 
@@ -77,7 +77,7 @@ class ClassifierFunction(Construct):
         if settings.public_reason:
             self._acknowledge_public(settings.public_reason)
         for index, invoker in enumerate(settings.invokers):
-            self._allow_to_call(f"Invoker{index}", iam.ArnPrincipal(invoker))
+            self._allow_to_call(f"Invoker{index}", invoker)
 
     def _scale(self, settings: ConcurrencyScalingSettings) -> None:
         """Scale what the alias keeps warm, under the service-linked role; no role of ours is made."""
@@ -97,16 +97,17 @@ class ClassifierFunction(Construct):
     def _acknowledge_public(self, reason: str) -> None:
         for path, rule in (
             (("FunctionUrl", "Resource"), "FUNCTION_URL_IS_SIGNED"),
-            (("invoke-function-url",), "FUNCTION_HAS_NAMED_CALLERS"),
-            (("invoke-function",), "FUNCTION_HAS_NAMED_CALLERS"),
+            (("invoke-function-url",), "PRINCIPAL_IS_NAMED"),
+            (("invoke-function",), "PRINCIPAL_IS_NAMED"),
         ):
             construct: IConstruct = self.alias
             for name in path:
                 construct = construct.node.find_child(name)
             acknowledge(cast(CfnResource, construct), rule, reason)
 
-    def _allow_to_call(self, name: str, principal: iam.IPrincipal) -> None:
+    def _allow_to_call(self, name: str, invoker: str) -> None:
         """Give what a signed call of the URL needs: since October 2025 these are two actions."""
+        principal = iam.ArnPrincipal(invoker)
         self.alias.add_permission(
             f"{name}Url",
             principal=principal,
@@ -116,3 +117,7 @@ class ClassifierFunction(Construct):
         self.alias.add_permission(
             f"{name}Function", principal=principal, action="lambda:InvokeFunction", invoked_via_function_url=True
         )
+        for permission in (f"{name}Url", f"{name}Function"):
+            resource = cast(CfnResource, self.alias.node.find_child(permission))
+            because = "The settings name this caller (function.invokers), and every call is signed."
+            acknowledge_caller(resource, invoker, because)

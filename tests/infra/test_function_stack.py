@@ -73,7 +73,7 @@ def test_a_public_url_passes_the_checks_only_with_its_reason_on_record(synthesis
     suppressed = [s for plugin in stage.report() for s in plugin.get("suppressedViolations", [])]
     assert {s["ruleName"] for s in suppressed if s["reason"] == reason} == {
         "FUNCTION_URL_IS_SIGNED",
-        "FUNCTION_HAS_NAMED_CALLERS",
+        "PRINCIPAL_IS_NAMED",
     }
 
 

@@ -33,7 +33,7 @@ TEXTS: dict[str, list[Any]] = {
     "subnet_id": ["subnet-0123456789abcdef0"],
     "security_group_ids": [["sg-0123456789abcdef0"]],
 }
-ELSEWHERE = {"image", "hyperparameters", "tuning"}
+ELSEWHERE = {"gate", "image", "hyperparameters", "tuning"}
 
 
 def some(hint: Any, rng: random.Random) -> Any:
@@ -95,4 +95,3 @@ def test_what_the_settings_allow_passes_the_gate_and_cfn_lint(synthesise, index)
     stage = synthesise(allowed(random.Random(index)))  # raises what the gate finds
     found = {finding for kind in KINDS for finding in lint(stage.path(kind).read_text(encoding="utf-8"))}
     assert found <= accepted("cfn-lint")
-    assert [violation for plugin in stage.report() for violation in plugin["violations"]] == []

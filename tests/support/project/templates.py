@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from infra.gate.compliance import expiry
 from infra.settings import Settings
 from model.core.archives import write_archive
 
@@ -60,6 +61,7 @@ def accepted(tool: str) -> set[tuple[str, str]]:
     """Findings (tool and rule, logical id of the resource) of cfn-lint or checkov that we live with."""
     entries = tomllib.loads(ACCEPTED.read_text(encoding="utf-8"))["accepted"]
     assert all(len(entry["reason"]) > 30 for entry in entries)
+    assert [expired for entry in entries if (expired := expiry(entry["finding"], entry.get("until")))] == []
     return {(e["finding"], resource) for e in entries if e["finding"].startswith(tool) for resource in e["resources"]}
 
 
