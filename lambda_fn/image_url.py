@@ -26,6 +26,7 @@ _NOT_PUBLIC: tuple[IPv4Network | IPv6Network, ...] = (
     IPv4Network("10.0.0.0/8"),  # private
     IPv4Network("100.64.0.0/10"),  # carrier-grade NAT
     IPv4Network("127.0.0.0/8"),  # loopback
+    IPv4Network("168.63.129.16/32"),  # Azure's host, on every virtual machine there
     IPv4Network("169.254.0.0/16"),  # link-local, where the metadata services live
     IPv4Network("172.16.0.0/12"),  # private
     IPv4Network("192.0.0.0/24"),  # protocol assignments
@@ -49,6 +50,7 @@ _LABEL = re.compile(r"[a-z0-9_]([a-z0-9_-]{0,61}[a-z0-9_])?")
 # What looks like a number to a resolver, which may read 0x7f.1 and 2130706433 as IPv4 addresses.
 _NUMBER = re.compile(r"\d+|0x[0-9a-f]*")
 _PATH_CHARACTERS = "/%:@!$&'()*+,;=~[]|"
+_SPACES = " \t\r\n"
 # What parsers disagree on: urlsplit drops tabs and line breaks, and browsers read a backslash as a slash.
 _AMBIGUOUS = re.compile(r"[\x00-\x1f\x7f\\]")
 # Letters of their own, which `casefold` and IDNA 2003 replace; the joiners are none of the other invisible characters.
@@ -81,6 +83,7 @@ class ImageUrl:
         except UnicodeDecodeError:
             location = quote(sent, safe=string.punctuation)
         try:
+            _refuse_ambiguous(location.strip(_SPACES))  # before `urljoin` drops what is
             return parse_image_url(urljoin(f"https://{self.host_header}{self.target}", location))
         except (ValueError, UrlNotAllowedError) as error:
             raise UrlNotAllowedError(f"The URL redirects to one that is not fetched. {error}") from None
@@ -101,9 +104,8 @@ def parse_image_url(text: object) -> ImageUrl:
         )
     if len(text) > MAX_URL_LENGTH:
         raise UrlNotAllowedError(f"The URL has {len(text)} characters; at most {MAX_URL_LENGTH} are allowed.")
-    text = text.strip(" \t\r\n")
-    if _AMBIGUOUS.search(text):
-        raise UrlNotAllowedError("The URL holds a backslash, a tab, a line break or another control character.")
+    text = text.strip(_SPACES)
+    _refuse_ambiguous(text)
     try:
         url = urlsplit(text)
         # `hostname` is in lower case by rules of its own.
@@ -122,6 +124,8 @@ def parse_image_url(text: object) -> ImageUrl:
         raise UrlNotAllowedError(f"Only port 443 is fetched from, not {port}.")
     if not host:
         raise UrlNotAllowedError(f"The URL names no host. {_HOW}")
+    if "[" in url.netloc and ":" not in host:  # [v1.a], an address of the future, is no name
+        raise UrlNotAllowedError(f"The URL's host is malformed. {_HOW}")
     return ImageUrl(_ascii_host(host), target)
 
 
@@ -134,6 +138,11 @@ def is_public_address(address: str) -> bool:
     if isinstance(parsed, IPv6Address) and parsed not in _GLOBAL_UNICAST_V6:
         return False
     return not any(parsed in network for network in _NOT_PUBLIC)
+
+
+def _refuse_ambiguous(text: str) -> None:
+    if _AMBIGUOUS.search(text):
+        raise UrlNotAllowedError("The URL holds a backslash, a tab, a line break or another control character.")
 
 
 def _ascii_host(host: str) -> str:

@@ -1,4 +1,4 @@
-"""Which URLs and addresses the function refuses: every trick that has been used to reach inside a network."""
+"""How URLs are read; what is refused is in tests/security/hostile_input/test_ssrf.py."""
 
 import contextlib
 
@@ -8,7 +8,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from lambda_fn.errors import UrlNotAllowedError
-from lambda_fn.image_url import ImageUrl, is_public_address, parse_image_url
+from lambda_fn.image_url import ImageUrl, parse_image_url
 
 
 @pytest.mark.parametrize(
@@ -30,28 +30,6 @@ from lambda_fn.image_url import ImageUrl, is_public_address, parse_image_url
 )  # fmt: skip
 def test_ordinary_urls_are_read(text, host, target):
     assert parse_image_url(text) == ImageUrl(host, target)
-
-
-@pytest.mark.parametrize(
-    "text",
-    [
-        None, "", "dog.jpg", "//example.com/x", "https:///x", "http://example.com/", "file:///etc/passwd",
-        "https://user@example.com/", "https://example.com@169.254.169.254/", "https://example.com:80/",
-        "https://example.com:99999/", "https://exa mple.com/", "https://example.com/\r\nHost: other",
-        "https://exam\tple.com/", "https://example.com\\@169.254.169.254/", "https://[::1", "https://[fe80::1%25eth0]/",
-        "https://2130706433/", "https://0x7f000001/", "https://0x7f.0.0.1/", "https://0177.0.0.1/", "https://127.1/",
-        "https://127.0.0.01/", "https://1.2.3.4.5/", "https://\uff11\uff12\uff17.0.0.1/",
-        "https://127\u30020\u30020\u30021/", "https://-example.com/", "https://example..com/",
-        "https://" + "a" * 64 + ".com/", "https://" + "a." * 130 + "com/", "https://" + "\u00fc" * 300 + ".com/",
-        "https://example.com/" + "a" * 2048, "https://\ud800.com/", "https://example.com/\ud800",
-        "data:image/png;base64,aGk=", "https://127.0.0.1\uff0e/", "https://\uff11\uff12\uff17\uff0e\uff10.0.1/", "https://a\u2024b.com/",
-        "https://\u0300a.com/", "https://\u2474.com/", "https://ex\u202eample.com/", "https://a\u2100b.com/",
-    ],
-)  # fmt: skip
-def test_everything_else_is_refused_with_a_reason(text):
-    with pytest.raises(UrlNotAllowedError) as caught:
-        parse_image_url(text)
-    assert len(caught.value.message) > 20
 
 
 LETTERS = st.characters(min_codepoint=0x80, exclude_categories=["Cn", "Co", "Cs"]) | st.sampled_from(
@@ -81,21 +59,3 @@ def test_no_text_escapes_the_check(text):
     assert url.target.startswith("/")
     assert not set(" \r\n\t\\@") & set(url.host)
     assert not set(" \r\n\t\\#") & set(url.target)
-
-
-PUBLIC = ["1.1.1.1", "100.128.0.1", "172.32.0.1", "192.0.1.1", "2606:4700::1111", "2a00:1450::1"]
-# Instance metadata is at 169.254.169.254 and fd00:ec2::254, container credentials at 169.254.170.2; NAT64 (64:ff9b::),
-# Teredo (2001:0:) and 6to4 (2002:) lead to IPv4 addresses.
-NOT_PUBLIC = [
-    "0.1.2.3", "10.1.2.3", "100.64.0.1", "100.127.255.255", "127.255.255.254", "169.254.169.254", "169.254.170.2",
-    "172.16.0.1", "172.31.255.255", "192.0.0.8", "192.0.2.1", "192.88.99.1", "192.168.1.1", "198.18.0.1",
-    "198.51.100.1", "224.0.0.1", "240.0.0.1", "255.255.255.255", "::", "::1", "::127.0.0.1", "::ffff:169.254.169.254",
-    "::ffff:0:127.0.0.1", "100::1", "2001:10::1", "2001:db8::1", "3fff::1", "4000::1", "fd00:ec2::254", "fe80::1%eth0",
-    "fec0::1", "ff02::1", "64:ff9b:1::1", "64:ff9b::a9fe:a9fe", "2001:0:a9fe:a9fe::1", "2002:a9fe:a9fe::1",
-    "example.com", "127.1", "2130706433", "",
-]  # fmt: skip
-
-
-@pytest.mark.parametrize(("address", "public"), [*((a, True) for a in PUBLIC), *((a, False) for a in NOT_PUBLIC)])
-def test_only_public_addresses_are_allowed(address, public):
-    assert is_public_address(address) is public
