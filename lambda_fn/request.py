@@ -122,6 +122,8 @@ def from_document(
 
 def _request(image: bytes | ImageUrl, source: str, options: Mapping[str, object]) -> ClassificationRequest:
     top_k, scores = options.get("top_k", DEFAULT_TOP_K), options.get("scores", False)
+    if isinstance(top_k, float) and top_k.is_integer():  # JSON has one kind of number
+        top_k = int(top_k)
     # bool is an int to Python, not to a caller.
     if not isinstance(top_k, int) or isinstance(top_k, bool) or not 1 <= top_k <= LARGEST_TOP_K:
         raise BadRequestError(f'"top_k" must be a whole number from 1 to {LARGEST_TOP_K}.')

@@ -9,6 +9,7 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 from . import metrics
@@ -25,7 +26,7 @@ logger = logging.getLogger(__name__)
 # What the log and the metrics tell about one request, by the names that docs/function.md gives.
 Record = dict[str, Any]
 
-_METHODS = {"/": "POST", "/health": "GET, HEAD"}
+_METHODS = {"/": "POST", "/health": "GET, HEAD", "/openapi.json": "GET, HEAD"}
 # Left for answering before Lambda ends the function, which would cost the caller our answer and us the environment.
 _ANSWER_SECONDS = 0.5
 _HEALTH_SECONDS = 5.0
@@ -72,7 +73,9 @@ class Service:
                 headers |= error.headers
                 body = {"error": {"code": error.code, "message": error.message}}
         self._report(record)
-        text = "" if record.get("method") == "HEAD" else json.dumps({**body, "request_id": request_id})
+        if record["route"] != "openapi":  # a document whose form is another's
+            body["request_id"] = request_id
+        text = "" if record.get("method") == "HEAD" else json.dumps(body)
         return {"statusCode": record["status"], "headers": headers, "body": text}
 
     def _body(self, event: dict[str, Any], record: Record, deadline: Deadline) -> dict[str, Any]:
@@ -85,12 +88,16 @@ class Service:
         path = request.path.rstrip("/") or "/"
         allowed = _METHODS.get(path)
         if allowed is None:
-            raise NotFoundError("There is nothing at this path; POST an image to / or GET /health.")
+            raise NotFoundError("There is nothing at this path; POST an image to /, GET /health or GET /openapi.json.")
         if request.method not in allowed.split(", "):
             raise MethodNotAllowedError(allowed)
         if path == "/health":
             record["route"] = "health"
             return self._check_health(record, deadline)
+        if path == "/openapi.json":
+            description: dict[str, Any] = json.loads(Path(__file__).with_name("openapi.json").read_bytes())
+            record["route"] = "openapi"
+            return description
         record["route"] = "classify"
         return self._classify(from_http(request, limit), record, deadline)
 
@@ -130,7 +137,7 @@ class Service:
     def _report(self, record: Record) -> None:
         failed = record["status"] >= 500 or record["status"] == 424
         logger.log(logging.ERROR if failed else logging.INFO, "request", extra=record)
-        if record["route"] == "health":
+        if record["route"] in ("health", "openapi"):
             return  # probes would drown the latency of real requests
         line = metrics.document(self._settings.metrics_namespace, self._settings.function_name, record)
         # In one write, so that lines of several processes cannot mix.

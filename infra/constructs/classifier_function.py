@@ -44,9 +44,11 @@ class ClassifierFunction(Construct):
             runtime=lambda_.Runtime.PYTHON_3_14,
             architecture=lambda_.Architecture.ARM_64,
             handler=f"{PACKAGE}.handler.handler",
-            # Only its Python files: nothing is built, and the same sources give the same hash.
+            # Only its Python files and its description: nothing is built, and the same sources give the same hash.
             code=lambda_.Code.from_asset(
-                str(ROOT), exclude=["*", f"!/{PACKAGE}", f"!/{PACKAGE}/*.py"], ignore_mode=IgnoreMode.GIT
+                str(ROOT),
+                exclude=["*", f"!/{PACKAGE}", f"!/{PACKAGE}/*.py", f"!/{PACKAGE}/openapi.json"],
+                ignore_mode=IgnoreMode.GIT,
             ),
             role=self.role,
             memory_size=settings.memory_mb,

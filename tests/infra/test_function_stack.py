@@ -111,4 +111,5 @@ def test_its_code_is_the_package_and_nothing_else(stage):
     function = stage.resources("inference", "AWS::Lambda::Function")["ClassifierFunction1A3EEE90"]["Properties"]
     folder = stage.assembly / f"asset.{function['Code']['S3Key'].removesuffix('.zip')}"
     files = {str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()}
-    assert files == {f"lambda_fn/{path.name}" for path in (PROJECT / "lambda_fn").glob("*.py")}
+    sources = (PROJECT / "lambda_fn").glob("*.*")
+    assert files == {f"lambda_fn/{path.name}" for path in sources}

@@ -96,7 +96,7 @@ WRONG_EVENTS = (
         ({"key1": "value1"}, 'allowed are "image", "scores"'), ({"image": None}, "in base64"),
         *(({"image": text}, "not valid base64") for text in NOT_BASE64),
         ({"image": "data:image/png;base64," + INLINE}, "without"),
-        *(({**URL, "top_k": value}, '"top_k" must be') for value in (0, 1001, True, 5.0, "5", None, 10**400)),
+        *(({**URL, "top_k": value}, '"top_k" must be') for value in (0, 1001, True, 5.5, "5", None, 10**400)),
         *(({**URL, "scores": value}, '"scores" must be') for value in (1, "true", None)),
     ],
 )  # fmt: skip

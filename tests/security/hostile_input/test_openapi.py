@@ -1,0 +1,67 @@
+"""The description at `/openapi.json` is what the function does: what it allows is taken, and the rest is refused."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from types import SimpleNamespace
+from typing import Any
+
+import schemathesis
+from function_url import AUTHORIZATION, function_url
+from hypothesis import assume, settings
+from lambda_fakes import ANSWER
+from schemathesis.config import SchemathesisConfig
+
+from lambda_fn.config import Settings
+from lambda_fn.endpoint import Classification
+from lambda_fn.errors import ServiceError
+from lambda_fn.service import Service
+
+SIGNED = {"Authorization": AUTHORIZATION}
+CHECKS = {
+    # Without Authorization AWS answers 403; this check wants 401, and `ignored_auth` takes both.
+    "missing_required_header": {"enabled": False},
+    # Whether bytes are an image, and a URL leads to one, no form tells.
+    "positive_data_acceptance": {"expected-statuses": ["2xx", 415, 422]},
+}
+statuses: list[int] = []
+
+
+def answer(event: dict[str, Any]) -> dict[str, Any]:
+    endpoint: Any = SimpleNamespace(classify=lambda *_, **__: Classification(scores=[0.5], **ANSWER))  # type: ignore
+    fetcher: Any = SimpleNamespace(fetch=lambda *_: b"an image")
+    made = Settings.from_environment({"ENDPOINT_NAME": "dogs-1", "AWS_REGION": "us-east-1"})
+    answered = Service(made, endpoint, fetcher).answer(event, request_id="1", remaining_seconds=10)
+    statuses.append(answered["statusCode"])
+    return answered
+
+
+schemathesis.serializer.alias(["application/x-image", "file-path/raw-bytes"], "application/octet-stream")
+SCHEMA = schemathesis.openapi.from_wsgi(
+    "/openapi.json", function_url(answer), config=SchemathesisConfig.from_dict({"checks": CHECKS}), headers=SIGNED
+)
+
+
+def conforms(path: str) -> Callable[[schemathesis.Case], None]:
+    @SCHEMA.include(path=path).parametrize()
+    @settings(max_examples=300, derandomize=True)
+    def test(case: schemathesis.Case) -> None:
+        twice = isinstance(case.body, dict) and case.query and case.body.keys() & case.query.keys()
+        assume(not twice)  # which OpenAPI cannot say
+        case.call_and_validate(headers=SIGNED)
+
+    return test
+
+
+test_classify, test_health = map(conforms, ("/", "/health"))
+
+
+def test_it_is_openapi_and_many_requests_were_sent(record_property: Callable[[str, object], None]) -> None:
+    SCHEMA.validate()
+    assert {*statuses} == {200, 400, 405}
+    record_property("OpenAPI: requests of schemathesis answered as described", len(statuses))
+
+
+def test_every_error_is_described() -> None:
+    codes = SCHEMA.raw_schema["components"]["schemas"]["Error"]["properties"]["error"]["properties"]["code"]["enum"]
+    assert sorted(codes) == sorted(error.code for error in ServiceError.__subclasses__())
