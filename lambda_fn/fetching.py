@@ -114,7 +114,9 @@ class ImageFetcher:
         except ssl.SSLCertVerificationError as error:
             raise UrlFetchError("The host's certificate is not valid.", detail=repr(error)) from error
         except (OSError, http.client.HTTPException, ValueError) as error:
-            raise UrlFetchError("The connection to the host failed.", detail=repr(error)) from error
+            # Errors of HTTP quote what the host sent, which may be the image.
+            detail = repr(error) if isinstance(error, OSError) else type(error).__name__
+            raise UrlFetchError("The connection to the host failed.", detail=detail) from error
         raise UrlFetchError(f"The URL redirects too often; {MAX_REDIRECTS} redirects are allowed.")
 
     def _get(self, url: ImageUrl, deadline: Deadline, allowance: Allowance) -> bytes | ImageUrl:

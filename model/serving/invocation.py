@@ -100,5 +100,7 @@ def _with_inline_errors(answer: Answer, content_type: str) -> Answer:
 
 
 def _refusal(error: RequestError | ImageError, size: int | None = None) -> Answer:
-    logger.info("Refused an image", extra={"status": error.status, "reason": str(error), "bytes": size})
+    # The reason of a malformed request quotes it: words of the caller, who gets them back, and no log does.
+    reason = str(error) if isinstance(error, ImageError) else error.code
+    logger.info("Refused an image", extra={"status": error.status, "reason": reason, "bytes": size})
     return error_answer(error.status, error.code, str(error))

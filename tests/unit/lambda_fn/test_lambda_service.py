@@ -10,8 +10,6 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
-from hypothesis import HealthCheck, given, settings
-from hypothesis import strategies as st
 from lambda_fakes import ANSWER, CREDENTIALS, aws_error, certificate_authority, drip, fake_server, reply
 from PIL import Image
 
@@ -214,33 +212,3 @@ def test_metrics_are_in_the_embedded_metric_format(capsys):
     dimensions = [directive["Dimensions"] for directive in bad["_aws"]["CloudWatchMetrics"]]
     assert dimensions == [[["FunctionName"]], [["FunctionName", "Code"]]]
     assert "EndpointLatency" not in bad and bad["Code"] == "bad_request"
-
-
-JSON = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.floats() | st.text(),
-    lambda children: st.lists(children, max_size=3) | st.dictionaries(st.text(), children, max_size=3),
-    max_leaves=6,
-)
-MEMBERS = ["url", "image", "top_k", "scores", "rawPath", "headers", "queryStringParameters", "body", "isBase64Encoded"]
-DOCUMENT = st.dictionaries(st.sampled_from(MEMBERS), JSON)
-HTTP = DOCUMENT.flatmap(
-    lambda members: (JSON | st.just({"http": {"method": "POST"}})).map(
-        lambda context: {"headers": {"content-type": "application/json"}, **members, "requestContext": context}
-    )
-)
-
-
-@pytest.fixture(scope="module")
-def patient_caller():
-    with fake_server(reply()) as server:
-        yield Caller(server)
-
-
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(JSON | DOCUMENT | HTTP)
-def test_any_request_or_document_gets_an_answer_of_the_documented_shape(patient_caller, event):
-    try:
-        status, _, _ = patient_caller(event)
-        assert status == 200 or 400 <= status < 500
-    except UnsupportedEventError:
-        assert not (isinstance(event, dict) and event.keys() & {"url", "image", "requestContext"})
