@@ -35,6 +35,10 @@ class Settings:
     fetch_timeout_seconds: float
     endpoint_timeout_seconds: float
     contact: str
+    dynamodb_url: str
+    #: Absent: callers have no limit.
+    caller_table: str | None
+    caller_requests_per_minute: int
 
     @classmethod
     def from_environment(cls, environ: Mapping[str, str]) -> Settings:
@@ -58,14 +62,15 @@ class Settings:
         region = environ.get("AWS_REGION", "")
         if not _REGION.fullmatch(region):
             problems.append(f"AWS_REGION is {region!r}; it must be a region such as us-east-1")
-        runtime_url = (
-            environ.get("AWS_ENDPOINT_URL_SAGEMAKER_RUNTIME")
-            or environ.get("AWS_ENDPOINT_URL")
-            # Hosts of China, GovCloud and the like end otherwise; the template knows how.
-            or f"https://runtime.sagemaker.{region}.{environ.get('URL_SUFFIX') or 'amazonaws.com'}"
-        )
-        if not _is_base_url(runtime_url):
-            problems.append(f"AWS_ENDPOINT_URL is {runtime_url!r}; it must look like https://host or http://host:port")
+        # Hosts of China, GovCloud and the like end otherwise; the template knows how.
+        ending = f"{region}.{environ.get('URL_SUFFIX') or 'amazonaws.com'}"
+
+        def base_url(service: str, host: str) -> str:
+            url = environ.get(f"AWS_ENDPOINT_URL_{service}") or environ.get("AWS_ENDPOINT_URL")
+            if url and not _is_base_url(url):
+                problems.append(f"AWS_ENDPOINT_URL is {url!r}; it must look like https://host or http://host:port")
+            return (url or f"https://{host}.{ending}").rstrip("/")
+
         namespace = environ.get("METRICS_NAMESPACE") or "Kennel"
         # CloudWatch keeps this prefix for its own metrics and drops ours silently.
         if namespace.startswith("AWS/"):
@@ -76,7 +81,7 @@ class Settings:
         settings = cls(
             endpoint_name=endpoint_name,
             region=region,
-            runtime_url=runtime_url.rstrip("/"),
+            runtime_url=base_url("SAGEMAKER_RUNTIME", "runtime.sagemaker"),
             function_name=environ.get("AWS_LAMBDA_FUNCTION_NAME") or "unknown",
             metrics_namespace=namespace,
             # A synchronous Lambda payload is 6 MB and carries a binary body in base64, so about 4.5 MB of image.
@@ -84,9 +89,12 @@ class Settings:
             fetch_timeout_seconds=number("FETCH_TIMEOUT_SECONDS", 5, _LONGEST_TIMEOUT_SECONDS),
             endpoint_timeout_seconds=number("ENDPOINT_TIMEOUT_SECONDS", 20, _LONGEST_TIMEOUT_SECONDS),
             contact=contact,
+            dynamodb_url=base_url("DYNAMODB", "dynamodb"),
+            caller_table=environ.get("CALLER_TABLE"),
+            caller_requests_per_minute=int(number("CALLER_REQUESTS_PER_MINUTE", 60, 60_000, int)),
         )
         if problems:
-            raise ConfigurationError("The function's environment is wrong: " + "; ".join(problems) + ".")
+            raise ConfigurationError("The function's environment is wrong: " + "; ".join(dict.fromkeys(problems)) + ".")
         return settings
 
 

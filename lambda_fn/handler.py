@@ -7,8 +7,9 @@ import uuid
 from typing import Any
 
 from . import logs
+from .aws.caller_limit import CallerLimit
+from .aws.endpoint import EndpointClient
 from .config import Settings
-from .endpoint import EndpointClient
 from .fetching import ImageFetcher
 from .service import Service
 
@@ -18,6 +19,7 @@ _service = Service(
     _settings,
     EndpointClient(_settings),
     ImageFetcher(_settings.max_image_bytes, _settings.fetch_timeout_seconds, _settings.contact),
+    CallerLimit(_settings) if _settings.caller_table else None,
 )
 
 

@@ -24,25 +24,31 @@ _HOW = 'send an image as the body with "Content-Type: image/jpeg" (or image/png,
 
 @dataclass(frozen=True, slots=True)
 class HttpRequest:
-    """An HTTP request: the method in upper case, header names in lower case, the body as the caller sent it."""
+    """An HTTP request: the method in upper case, header names in lower case, the body as the caller sent it.
+
+    `caller` is the ARN of who signed it, as AWS says; "" when nobody did.
+    """
 
     method: str
     path: str
     headers: dict[str, str]
     query: dict[str, str]
     body: bytes
+    caller: str = ""
 
     @classmethod
     def from_event(cls, event: Mapping[str, Any]) -> HttpRequest:
         """Read an event in payload format 2.0; raise BadRequestError when it is not one."""
         try:
             body = event.get("body") or ""
+            authorizer = event["requestContext"].get("authorizer") or {}
             return cls(
                 method=event["requestContext"]["http"]["method"].upper(),
                 path=str(event.get("rawPath") or "/"),
                 headers={name.lower(): str(value) for name, value in (event.get("headers") or {}).items()},
                 query={name: str(value) for name, value in (event.get("queryStringParameters") or {}).items()},
                 body=_from_base64(body) if event.get("isBase64Encoded") is True else body.encode(),
+                caller=str((authorizer.get("iam") or {}).get("userArn") or ""),
             )
         except (AttributeError, KeyError, TypeError, ValueError):  # a direct invocation may send anything
             raise BadRequestError("The event is not an HTTP request in payload format 2.0.") from None

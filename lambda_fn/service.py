@@ -13,9 +13,10 @@ from pathlib import Path
 from typing import Any
 
 from . import metrics
+from .aws.caller_limit import CallerLimit
+from .aws.endpoint import Classification, EndpointClient
 from .config import Settings
 from .connection import Deadline
-from .endpoint import Classification, EndpointClient
 from .errors import InternalError, MethodNotAllowedError, NotFoundError, NotReadyError, ServiceError
 from .fetching import ImageFetcher
 from .image_url import ImageUrl
@@ -40,10 +41,13 @@ _HEALTH_IMAGE = base64.b64decode(
 class Service:
     """Answers events."""
 
-    def __init__(self, settings: Settings, endpoint: EndpointClient, fetcher: ImageFetcher) -> None:
+    def __init__(
+        self, settings: Settings, endpoint: EndpointClient, fetcher: ImageFetcher, limit: CallerLimit | None = None
+    ) -> None:
         self._settings = settings
         self._endpoint = endpoint
         self._fetcher = fetcher
+        self._limit = limit
         self._health: tuple[float, Classification | ServiceError] | None = None
 
     def answer(self, event: object, *, request_id: str, remaining_seconds: float) -> dict[str, Any]:
@@ -99,6 +103,9 @@ class Service:
             record["route"] = "openapi"
             return description
         record["route"] = "classify"
+        if self._limit and request.caller:
+            with _timed(record, "limit_ms"):
+                self._limit.count(request.caller, deadline)
         return self._classify(from_http(request, limit), record, deadline)
 
     def _classify(self, request: ClassificationRequest, record: Record, deadline: Deadline) -> dict[str, Any]:

@@ -2,8 +2,9 @@
 
 from typing import cast
 
-from aws_cdk import Aws, CfnResource, Duration, IgnoreMode, TimeZone
+from aws_cdk import Aws, CfnResource, Duration, IgnoreMode, RemovalPolicy, TimeZone
 from aws_cdk import aws_applicationautoscaling as autoscaling
+from aws_cdk import aws_dynamodb as dynamodb
 from aws_cdk import aws_iam as iam
 from aws_cdk import aws_lambda as lambda_
 from constructs import Construct, IConstruct
@@ -47,7 +48,7 @@ class ClassifierFunction(Construct):
             # Only its Python files and its description: nothing is built, and the same sources give the same hash.
             code=lambda_.Code.from_asset(
                 str(ROOT),
-                exclude=["*", f"!/{PACKAGE}", f"!/{PACKAGE}/*.py", f"!/{PACKAGE}/openapi.json"],
+                exclude=["*", *(f"!/{PACKAGE}{kept}" for kept in ("", "/*/", "/**/*.py", "/openapi.json"))],
                 ignore_mode=IgnoreMode.GIT,
             ),
             role=self.role,
@@ -65,6 +66,8 @@ class ClassifierFunction(Construct):
             log_group=log,
             logging_format=lambda_.LoggingFormat.JSON,
         )
+        if settings.caller_requests_per_minute:
+            self._limit_callers(settings.caller_requests_per_minute)
         self.alias = lambda_.Alias(
             self,
             "Live",
@@ -80,6 +83,22 @@ class ClassifierFunction(Construct):
             self._acknowledge_public(settings.public_reason)
         for index, invoker in enumerate(settings.invokers):
             self._allow_to_call(f"Invoker{index}", invoker)
+
+    def _limit_callers(self, requests_per_minute: int) -> None:
+        """Give the function a table in which it counts, and nothing but counting."""
+        table = dynamodb.Table(
+            self,
+            "Callers",
+            partition_key=dynamodb.Attribute(name="caller_and_minute", type=dynamodb.AttributeType.STRING),
+            billing_mode=dynamodb.BillingMode.PAY_PER_REQUEST,
+            time_to_live_attribute="expires",
+            removal_policy=RemovalPolicy.DESTROY,
+        )
+        reason = "It holds the counters of two minutes: there is nothing to restore."
+        acknowledge(cast(CfnResource, table.node.default_child), "AwsSolutions-DDB3", reason)
+        self.role.allow("Callers", ["dynamodb:UpdateItem"], [table.table_arn])
+        self.function.add_environment("CALLER_TABLE", table.table_name)
+        self.function.add_environment("CALLER_REQUESTS_PER_MINUTE", str(requests_per_minute))
 
     def _scale(self, settings: ConcurrencyScalingSettings) -> None:
         """Scale what the alias keeps warm, under the service-linked role; no role of ours is made."""

@@ -65,6 +65,9 @@ class FunctionSettings(Table):
     #: AWS_IAM: callers sign. NONE: everybody can call, and `public_reason` must say why that is all right.
     url_auth: Literal["AWS_IAM", "NONE"] = "AWS_IAM"
     public_reason: Annotated[str, matching(r"(?s).{20,}", "a reason of at least 20 characters")] | None = None
+    #: What each caller of the signed URL may send in a minute, over all execution environments; absent: no limit, and
+    #: no table of counters either. Sessions of a role are one caller.
+    caller_requests_per_minute: Annotated[int, between(1, 60_000)] | None = None
     #: Roles and users of other accounts (or without an IAM policy of their own) that may call the URL.
     invokers: tuple[RoleArn, ...] = ()
 
@@ -92,5 +95,7 @@ class FunctionSettings(Table):
             yield from self.scaling.outside("provisioned_concurrency", self.provisioned_concurrency)
         if self.url_auth == "NONE" and not self.public_reason:
             yield "public_reason: missing; an unsigned URL needs the reason why everybody may call it"
+        if self.url_auth == "NONE" and self.caller_requests_per_minute:
+            yield 'caller_requests_per_minute: needs url_auth = "AWS_IAM"; an unsigned request does not say who sent it'
         if self.url_auth == "AWS_IAM" and self.public_reason:
             yield 'public_reason: only goes with url_auth = "NONE"'

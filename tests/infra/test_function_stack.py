@@ -77,6 +77,16 @@ def test_a_public_url_passes_the_checks_only_with_its_reason_on_record(synthesis
     }
 
 
+def test_a_limit_of_callers_passes_the_checks_and_lets_the_function_count(synthesise, stages):
+    settings = stages["dev"].settings
+    stage = synthesise(replace(settings, function=replace(settings.function, caller_requests_per_minute=60)))
+    (table,) = stage.resources("inference", "AWS::DynamoDB::Table")
+    counting = [s for s in statements(role_for(stage, "inference", "Classifier function")) if "dynamodb" in str(s)]
+    assert [(s["Action"], s["Resource"]) for s in counting] == [
+        (["dynamodb:UpdateItem"], [{"Fn::GetAtt": [table, "Arn"]}])
+    ]
+
+
 def test_concurrency_is_provisioned_on_the_alias_never_on_the_version(stage):
     alias = stage.properties("inference", "AWS::Lambda::Alias")
     provisioned = alias["ProvisionedConcurrencyConfig"]["ProvisionedConcurrentExecutions"]
@@ -111,5 +121,5 @@ def test_its_code_is_the_package_and_nothing_else(stage):
     function = stage.resources("inference", "AWS::Lambda::Function")["ClassifierFunction1A3EEE90"]["Properties"]
     folder = stage.assembly / f"asset.{function['Code']['S3Key'].removesuffix('.zip')}"
     files = {str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()}
-    sources = (PROJECT / "lambda_fn").glob("*.*")
-    assert files == {f"lambda_fn/{path.name}" for path in sources}
+    sources = [*PROJECT.glob("lambda_fn/**/*.py"), PROJECT / "lambda_fn" / "openapi.json"]
+    assert files == {str(path.relative_to(PROJECT)) for path in sources}

@@ -15,8 +15,8 @@ from emulator.ministack.door import operations
 #: By MiniStack's name; the last line is ours.
 SERVICES = frozenset(
     {
-        *("cloudformation", "codebuild", "ec2", "ecr", "events", "iam", "kms", "lambda", "logs", "monitoring"),
-        *("s3", "sns", "ssm", "sts", "tagging"),
+        *("cloudformation", "codebuild", "dynamodb", "ec2", "ecr", "events", "iam", "kms", "lambda", "logs"),
+        *("monitoring", "s3", "sns", "ssm", "sts", "tagging"),
         *("application-autoscaling", "sagemaker", "sagemaker-runtime", "service-quotas"),
     }
 )
@@ -32,17 +32,22 @@ _REFUSED = frozenset(
 _TYPES = frozenset(
     {
         *("AWS::Events::EventBus", "AWS::Lambda::EventSourceMapping", "AWS::Logs::SubscriptionFilter"),
-        "AWS::SNS::Subscription",
+        *("AWS::DynamoDB::GlobalTable", "AWS::SNS::Subscription"),
     }
 )
-#: All that EventBridge does here: rules with a schedule.
-_OF_RULES = frozenset(
-    {
+#: All that a service does here: rules with a schedule, and tables that neither import nor export nor stream.
+_ONLY = {
+    "events": {
         *("PutRule", "DeleteRule", "DescribeRule", "ListRules", "EnableRule", "DisableRule", "PutTargets"),
         *("RemoveTargets", "ListTargetsByRule", "ListRuleNamesByTarget", "TagResource", "UntagResource"),
         "ListTagsForResource",
-    }
-)
+    },
+    "dynamodb": {
+        *("CreateTable", "DeleteTable", "DescribeTable", "ListTables", "UpdateTimeToLive", "DescribeTimeToLive"),
+        *("GetItem", "PutItem", "UpdateItem", "DeleteItem", "Query", "Scan"),
+        *("TagResource", "UntagResource", "ListTagsOfResource"),
+    },
+}
 
 
 def install() -> None:
@@ -66,9 +71,9 @@ def missing(
     named: Any = ()
     if service == "lambda" and method == "POST":
         named = [path.rstrip("/").rpartition("/")[2]]
-    elif service == "events":
+    elif only := _ONLY.get(service):
         name = headers.get("x-amz-target", "").rpartition(".")[2]
-        return None if name in _OF_RULES else f"The local AWS does not do this by events: {name}."
+        return None if name in only else f"The local AWS does not do this by {service}: {name}."
     elif service in ("logs", "tagging"):
         named = [headers.get("x-amz-target", "").rpartition(".")[2]]
     elif service == "cloudformation":

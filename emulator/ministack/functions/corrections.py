@@ -52,6 +52,7 @@ def install(endpoint_url: str, processes: ProcessRegistry, private: Collection[s
 
     around_service("lambda", functools.partial(_handle, endpoint_url))
     around(lambda_svc, "handle_function_url_request", _handle_url)
+    around(lambda_svc, "_build_function_url_event", _url_event)
     wrap_handlers("AWS::Lambda::Url", after=localized)
     wrap_handlers("AWS::Lambda::Function", after=_reserve)
     # A module of its own for this one importer: everybody else keeps the real one.
@@ -131,8 +132,10 @@ async def _handle_url(
     url_id: str, method: str, path: str, headers: dict[str, str], body: bytes, query: Any, **options: Any,
 ) -> Any:  # fmt: skip
     """Ask callers of a function URL for both permissions that AWS asks for, and refuse what is too large."""
+    from ministack.core.iam_evaluator import pin_request_caller
     from ministack.services import lambda_svc
 
+    pin_request_caller(headers, query)
     resolved = options.pop("resolved", None) or lambda_svc.resolve_function_url(url_id)
     preflight = method == "OPTIONS" and resolved is not None and resolved[-1].get("Cors")
     if resolved is not None and not preflight and _may_not_invoke(resolved, headers, query):
@@ -140,6 +143,17 @@ async def _handle_url(
     if _event_bytes(headers, body) > SYNC_PAYLOAD_LIMIT:
         return 413, {"Content-Type": "application/json"}, b'{"Message":"Request Entity Too Large"}'
     return await inner(url_id, method, path, headers, body, query, resolved=resolved, **options)
+
+
+def _url_event(inner: Callable[..., dict[str, Any]], *arguments: Any, **options: Any) -> dict[str, Any]:
+    """Tell a function who signed, as AWS does (Lambda guide, "Request payload format" of function URLs)."""
+    from ministack.core.iam_evaluator import caller_arn
+
+    event = inner(*arguments, **options)
+    if event["requestContext"]["accountId"] != "anonymous":
+        arn = caller_arn()
+        event["requestContext"]["authorizer"] = {"iam": {"accountId": arn.split(":")[4], "userArn": arn}}
+    return event
 
 
 def _event_bytes(headers: dict[str, str], body: bytes) -> int:

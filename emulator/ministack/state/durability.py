@@ -49,7 +49,7 @@ _READS = (
 _APPENDS = ("PutLogEvents", "PutMetricData")
 #: Services whose operations change their own state only; after a call to any other, all that is loaded is looked at.
 _SELF_CONTAINED = frozenset(
-    {"cloudwatch", "cloudwatch_logs", "ecr", "iam", "kms", "lambda_svc", "s3", "sns", "sqs", "ssm"}
+    {"cloudwatch", "cloudwatch_logs", "dynamodb", "ecr", "iam", "kms", "lambda_svc", "s3", "sns", "sqs", "ssm"}
 )
 _BACKGROUND_SECONDS = 0.25
 #: The background save may take this share of the time.

@@ -165,8 +165,8 @@ def changed(data: bytes, changes: list[tuple[str, int, int, bytes]]) -> bytes:
 
 
 PLACE = st.integers(0, 63) | st.integers(0, 4095)
-CHANGE = st.tuples(st.sampled_from([*CHANGES, "lie"]), PLACE, PLACE, st.sampled_from(LIES + SEEDS))
-IMAGES = st.builds(changed, st.sampled_from(SEEDS), st.lists(CHANGE, max_size=5)) | st.binary(max_size=80)
+CHANGE = st.tuples(st.sampled_from([*CHANGES, "flip", "flip", "lie"]), PLACE, PLACE, st.sampled_from(LIES + SEEDS))
+IMAGES = st.builds(changed, st.sampled_from(SEEDS), st.lists(CHANGE, max_size=4)) | st.binary(max_size=80)
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=9),
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=9), inner, max_size=3),

@@ -12,8 +12,8 @@ from hypothesis import assume, settings
 from lambda_fakes import ANSWER
 from schemathesis.config import SchemathesisConfig
 
+from lambda_fn.aws.endpoint import Classification
 from lambda_fn.config import Settings
-from lambda_fn.endpoint import Classification
 from lambda_fn.errors import ServiceError
 from lambda_fn.service import Service
 
@@ -37,9 +37,8 @@ def answer(event: dict[str, Any]) -> dict[str, Any]:
 
 
 schemathesis.serializer.alias(["application/x-image", "file-path/raw-bytes"], "application/octet-stream")
-SCHEMA = schemathesis.openapi.from_wsgi(
-    "/openapi.json", function_url(answer), config=SchemathesisConfig.from_dict({"checks": CHECKS}), headers=SIGNED
-)
+CONFIG = SchemathesisConfig.from_dict({"seed": 1, "checks": CHECKS})
+SCHEMA = schemathesis.openapi.from_wsgi("/openapi.json", function_url(answer), config=CONFIG, headers=SIGNED)
 
 
 def conforms(path: str) -> Callable[[schemathesis.Case], None]:
@@ -58,7 +57,7 @@ test_classify, test_health = map(conforms, ("/", "/health"))
 
 def test_it_is_openapi_and_many_requests_were_sent(record_property: Callable[[str, object], None]) -> None:
     SCHEMA.validate()
-    assert {*statuses} == {200, 400, 405}
+    assert {200, 400, 405} <= {*statuses} <= {200, 400, 405, 415, 422}
     record_property("OpenAPI: requests of schemathesis answered as described", len(statuses))
 
 

@@ -201,6 +201,10 @@ def rolled(instances: str, strategy: str, percent: int) -> str:
         ("function.timeout_seconds = 25", "function.timeout_seconds: 25 must be more than fetch_timeout_seconds + end"),
         ("function.contact = 'a@b.org) evil'", "function.contact: "),
         ("function.url_auth = 'NONE'", "function.public_reason: missing; an unsigned URL needs the reason"),
+        (
+            "function = {url_auth = 'NONE', public_reason = 'A demonstration of it.', caller_requests_per_minute = 9}",
+            "function.caller_requests_per_minute: needs url_auth",
+        ),
         ("function.public_reason = 'A reason that is long enough.'", "function.public_reason: only goes with url_auth"),
         (f"serving.scaling = {{{SIZED}}}", "serving.initial_instances: 1 is outside scaling.min_instances to scaling."),
         (f"serving.scaling = {{{SIZED.replace('3', '1')}}}", "serving.scaling.min_instances: 2 is more than max_inst"),

@@ -19,8 +19,8 @@ from lambda_fakes import (
 )
 
 from lambda_fn import errors
+from lambda_fn.aws.endpoint import EndpointClient
 from lambda_fn.connection import Deadline
-from lambda_fn.endpoint import EndpointClient
 from model.serving.request import Options, parse
 
 SECRETS = ("arn:", "123456789012", "dogs-1", "127.0.0.1", "/aws/", "amazonaws", "role", "credentials")

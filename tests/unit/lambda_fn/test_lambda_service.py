@@ -13,7 +13,7 @@ import pytest
 from lambda_fakes import ANSWER, CREDENTIALS, aws_error, certificate_authority, drip, fake_server, reply
 from PIL import Image
 
-from lambda_fn.endpoint import EndpointClient
+from lambda_fn.aws.endpoint import EndpointClient
 from lambda_fn.errors import ServiceError, UnsupportedEventError
 from lambda_fn.fetching import ImageFetcher
 from lambda_fn.service import Service
