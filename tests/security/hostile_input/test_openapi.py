@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import base64
+from collections.abc import Callable, Iterable
 from types import SimpleNamespace
 from typing import Any
+from urllib.parse import parse_qs
 
 import schemathesis
-from function_url import AUTHORIZATION, function_url
 from hypothesis import assume, settings
 from lambda_fakes import ANSWER
 from schemathesis.config import SchemathesisConfig
@@ -17,6 +18,7 @@ from lambda_fn.config import Settings
 from lambda_fn.errors import ServiceError
 from lambda_fn.service import Service
 
+AUTHORIZATION = "AWS4-HMAC-SHA256 Credential=AKIDEXAMPLE/20260101/us-east-1/lambda/aws4_request"
 SIGNED = {"Authorization": AUTHORIZATION}
 CHECKS = {
     # Without Authorization AWS answers 403; this check wants 401, and `ignored_auth` takes both.
@@ -36,9 +38,28 @@ def answer(event: dict[str, Any]) -> dict[str, Any]:
     return answered
 
 
+def function_url(environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
+    """What AWS does between HTTP and the function's events."""
+    headers = {name[5:].replace("_", "-").lower(): environ[name] for name in environ if name.startswith("HTTP_")}
+    headers["content-type"] = environ.get("CONTENT_TYPE", "")
+    query = parse_qs(environ["QUERY_STRING"], keep_blank_values=True)
+    event = {
+        "rawPath": environ["PATH_INFO"],
+        "queryStringParameters": {name: ",".join(values) for name, values in query.items()},
+        "headers": headers,
+        "requestContext": {"http": {"method": environ["REQUEST_METHOD"]}},
+        "body": base64.b64encode(environ["wsgi.input"].read(int(environ.get("CONTENT_LENGTH") or 0))).decode(),
+        "isBase64Encoded": True,
+    }
+    forbidden = {"statusCode": 403, "headers": {"content-type": "application/json"}, "body": '{"Message": "Forbidden"}'}
+    reply = answer(event) if headers.get("authorization") == AUTHORIZATION else forbidden
+    start_response(f"{reply['statusCode']} -", [*reply["headers"].items()])
+    return [reply["body"].encode()]
+
+
 schemathesis.serializer.alias(["application/x-image", "file-path/raw-bytes"], "application/octet-stream")
 CONFIG = SchemathesisConfig.from_dict({"seed": 1, "checks": CHECKS})
-SCHEMA = schemathesis.openapi.from_wsgi("/openapi.json", function_url(answer), config=CONFIG, headers=SIGNED)
+SCHEMA = schemathesis.openapi.from_wsgi("/openapi.json", function_url, config=CONFIG, headers=SIGNED)
 
 
 def conforms(path: str) -> Callable[[schemathesis.Case], None]:

@@ -22,9 +22,12 @@ from cli.aws import ROOT
 from cli.console import SafeConsole, plain
 from cli.errors import aws_errors
 
-#: Clipboard, title, a cleared screen in both forms of an introducer, the start of the line, the other direction, half a
-#: character, and markup, some of it nonsense.
-HOSTILE = "\x1b]52;c;aGk=\a\x1b]0;mine\x1b\\\x1b[2J\x9b2J\x1bc\r\u202ecod\u2066\udce9[bold]x[/nonsense]:dog:"
+#: A link, a question to the terminal, a title in 8 bits, clipboard, title, a cleared screen in both forms of an
+#: introducer, the start of the line, the other direction, half a character, and markup, some of it nonsense.
+HOSTILE = (
+    "\x1b]8;;x:\a\x1bP+q\x1b\\\x9d0;x\x9c\x1b]52;c;aGk=\a\x1b]0;mine\x1b\\\x1b[2J\x9b2J\x1bc\r\u202ecod\u2066\udce9"
+    "[bold]x[/nonsense]:dog:"
+)
 #: The same where it may be part of a name of a file.
 HOSTILE_NAME = HOSTILE.replace("/", "")
 #: What rich itself sends to a terminal: colours, a cursor that is hidden, lines that are drawn again.

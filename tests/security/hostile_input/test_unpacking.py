@@ -88,6 +88,7 @@ LINKS = {
     "through a link": lambda: tar_bytes(member("d", kind=tarfile.SYMTYPE, link=".."), member("d/outside/x", b"x")),
     "chain of links": chain_of_links,
     "pipe": lambda: tar_bytes(member("model.json", kind=tarfile.FIFOTYPE)),
+    "block device": lambda: tar_bytes(member("model.json", kind=tarfile.BLKTYPE)),
     "device": lambda: tar_bytes(member("model.json", kind=tarfile.CHRTYPE)),
     "sparse": old_sparse,
     "sparse in pax": lambda: pax_sparse(1),
@@ -112,6 +113,11 @@ BOMBS = {
     "names upon names": lambda: header("x", 1, tarfile.GNUTYPE_LONGNAME, b"x") * 5000,
     "much behind the end": lambda: tar_bytes(member("model.json", b"{}")) + bytes(100 * MIB),
     "many": lambda: b"".join(header(f"f{number}", 0) for number in range(2000)) + bytes(1024),
+}
+# What `tar`, and so SageMaker, unpacks inside, the last one over the others.
+UNUSUAL = {
+    "absolute": lambda: tar_bytes(member("/outside/x", b"x")),
+    "twice": lambda: tar_bytes(member("model.json", b"1"), member("model.json", b"2")),
 }
 DAMAGED = {
     "shorter than it claims": lambda: header("model.json", 5000, content=b"x"),
@@ -147,7 +153,7 @@ def unpack_on_an_instance(archive: Path, folder: Path) -> None:
 ALL = [*LINKS, *NAMES, *BOMBS, *DAMAGED]
 # What each place refuses, and how: an instance's own disk is small, and its training's archive is its own.
 PLACES: dict[Callable[[Path, Path], None], tuple[type[Exception], list[str]]] = {
-    unpack_model: (ArtifactError, ALL),
+    unpack_model: (ArtifactError, [*ALL, *UNUSUAL]),
     unpack_in_the_local_aws: (artifacts.ArtifactError, ALL),
     unpack_on_an_instance: (storage.JobError, [*LINKS]),
 }
@@ -155,7 +161,7 @@ PLACES: dict[Callable[[Path, Path], None], tuple[type[Exception], list[str]]] = 
 
 @functools.cache
 def compressed(name: str) -> bytes:
-    return gzip.compress((LINKS | NAMES | BOMBS | DAMAGED)[name](), 1)
+    return gzip.compress((LINKS | NAMES | BOMBS | DAMAGED | UNUSUAL)[name](), 1)
 
 
 @pytest.mark.parametrize(("place", "name"), [(place, name) for place, (_, names) in PLACES.items() for name in names])

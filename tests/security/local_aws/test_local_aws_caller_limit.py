@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import io
-import json
 import time
-import zipfile
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 
-from aws_cdk import App, Stack
+from aws_cdk import Stack
+from guarded_stage import deploy_construct
 from local_aws_harness import policy, refused
 from sagemaker_local import BUCKET, LocalSageMaker
 from templates import PROJECT
@@ -22,34 +19,18 @@ from infra.tables.function import FunctionSettings
 LIMIT, SENT = 5, 12
 
 
-def deploy(aws: LocalSageMaker, folder: Path) -> dict[str, str]:
-    """What is made for a limit: physical ids by type."""
-    settings = FunctionSettings(caller_requests_per_minute=LIMIT, provisioned_concurrency=0)
-    stack = Stack(App(outdir=str(folder), analytics_reporting=False), "limited")
-    ClassifierFunction(
-        stack, "F", settings=settings, endpoint_name="none", metrics_namespace="Kennel", retain_logs=False
-    )
-    stack.node.root.synth()  # type: ignore[attr-defined]
-    template = json.loads((folder / "limited.template.json").read_text(encoding="utf-8"))
-    for name in ("Parameters", "Rules"):  # of a bootstrapped account, which this one is not
-        template.pop(name, None)
-    code = io.BytesIO()
-    with zipfile.ZipFile(code, "w") as archive:
-        for path in PROJECT.glob("lambda_fn/**/*.py"):
-            archive.write(path, path.relative_to(PROJECT))
-    aws.s3.put_object(Bucket=BUCKET, Key="limited.zip", Body=code.getvalue())
-    properties = {resource["Type"]: resource["Properties"] for resource in template["Resources"].values()}
-    properties["AWS::Lambda::Function"]["Code"] = {"S3Bucket": BUCKET, "S3Key": "limited.zip"}
-    made = aws.deploy("limited", template)
-    assert made["StackStatus"] == "CREATE_COMPLETE", made["Reasons"]
-    resources = aws.cloudformation.describe_stack_resources(StackName="limited")["StackResources"]
-    return {resource["ResourceType"]: resource["PhysicalResourceId"] for resource in resources}
-
-
 def test_a_caller_who_sends_too_much_is_throttled_and_others_are_not(
-    aws: LocalSageMaker, tmp_path: Path, record_property: Callable[[str, object], None]
+    aws: LocalSageMaker, record_property: Callable[[str, object], None]
 ) -> None:
-    made = deploy(aws, tmp_path)
+    settings = FunctionSettings(caller_requests_per_minute=LIMIT, provisioned_concurrency=0)
+    named = {"endpoint_name": "none", "metrics_namespace": "Kennel", "retain_logs": False}
+
+    def build(stack: Stack) -> None:
+        ClassifierFunction(stack, "F", settings=settings, **named)
+
+    code = {str(path.relative_to(PROJECT)): path for path in PROJECT.glob("lambda_fn/**/*.py")}
+    resources = deploy_construct(aws, BUCKET, "limited", build, code)
+    made = {kind: resource["PhysicalResourceId"] for kind, resource in resources.items()}
     configured = aws.lambda_.get_function_url_config(FunctionName=made["AWS::Lambda::Function"], Qualifier="live")
     calling = policy({"Action": "lambda:*", "Resource": "*"})
     greedy, modest = (aws.user(f"{name}-caller", calling) for name in ("greedy", "modest"))
