@@ -6,8 +6,10 @@ import contextlib
 import datetime as dt
 import http.client
 import json
+import re
+import socket
 import stat
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import botocore.auth
@@ -155,6 +157,52 @@ def test_of_who_is_not_known_no_body_is_taken(aws: LocalAws) -> None:
         connection.endheaders()  # and no body follows
         answer = connection.getresponse()
         assert (answer.status, b"InvalidAccessKeyId" in answer.read()) == (403, True)
+
+
+HIDDEN = b"GET /private/object HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n"
+CHUNKED = b"POST /public HTTP/1.1\r\nHost: 127.0.0.1\r\nTransfer-Encoding: chunked\r\n"
+RAW = {
+    "length and chunks": CHUNKED + b"Content-Length: 4\r\n\r\n0\r\n\r\n" + HIDDEN,
+    "chunks twice": CHUNKED + b"Transfer-Encoding: identity\r\n\r\n0\r\n\r\n" + HIDDEN,
+    "negative chunk": CHUNKED + b"\r\n-1\r\n\r\n" + HIDDEN,
+    "two lengths": b"POST /public HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: 0\r\nContent-Length: 9\r\n\r\n"
+    + HIDDEN,
+    "long header": HIDDEN[:-2] + b"X: " + b"x" * 2**20 + b"\r\n\r\n",
+    "many headers": HIDDEN[:-2] + b"X: x\r\n" * 50_000 + b"\r\n",
+    "long path": HIDDEN.replace(b"object", b"x" * 2**20),
+    "other host": HIDDEN.replace(b"127.0.0.1", b"evil.example"),
+    "two hosts": HIDDEN.replace(b"Host:", b"Host: 127.0.0.1\r\nHost:"),
+    "no host": HIDDEN.replace(b"Host: 127.0.0.1\r\n", b""),
+    "whole address": HIDDEN.replace(b"/private", b"http://169.254.169.254/private"),
+    "NUL in a header": HIDDEN[:-2] + b"X: \0\r\n\r\n",
+    "line feeds": HIDDEN.replace(b"\r\n", b"\n"),
+    "no HTTP": b"\x16\x03\x01\x02\0\x01\0\x01\xfc\x03\x03",
+    **{
+        path: HIDDEN.replace(b"/private/", path.encode())
+        for path in ("//private/", "/%2e%2e/private/", "/x/../private/")
+    },
+}
+
+
+def test_malformed_requests_reach_nothing_and_idle_ones_stop_nobody(
+    aws: LocalAws, record_property: Callable[[str, object], None]
+) -> None:
+    with contextlib.ExitStack() as slow:
+        for _ in range(100):
+            connection = slow.enter_context(socket.create_connection(("127.0.0.1", aws.port), 10))
+            connection.sendall(HIDDEN[:30])
+        for name, request in RAW.items():
+            with socket.create_connection(("127.0.0.1", aws.port), 10) as connection:
+                answer = b""
+                with contextlib.suppress(OSError):
+                    connection.sendall(request)
+                    connection.shutdown(socket.SHUT_WR)
+                    while piece := connection.recv(65536):
+                        answer += piece
+            statuses = {int(status) for status in re.findall(rb"HTTP/1.1 (\d+)", answer)}
+            assert all(400 <= status < 500 for status in statuses), (name, answer)
+        assert aws.send("GET", "/public/object").data == b"content"
+    record_property("door: malformed requests refused, beside 100 that never end", len(RAW))
 
 
 def test_what_the_server_writes_is_its_owners_alone(aws: LocalAws) -> None:
