@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Any
 
-from aws_cdk import App, Environment, Tags
+from aws_cdk import App, Environment, PermissionsBoundary, Tags
 
 from infra.gate import compliance
 from infra.settings import Settings
@@ -23,6 +23,7 @@ def synthesise(app: App, settings: Settings, artifact: Path) -> Path:
     common: dict[str, Any] = {
         "settings": settings,
         "env": Environment(account=settings.account, region=settings.region),
+        "permissions_boundary": _boundary(settings.security.permissions_boundary) if settings.security else None,
     }
     storage = StorageStack(app, settings.stack_name("storage"), **common)
     TrainingStack(app, settings.stack_name("training"), data=storage.data, **common)
@@ -35,3 +36,8 @@ def synthesise(app: App, settings: Settings, artifact: Path) -> Path:
     assembly = Path(app.synth().directory)
     compliance.require_order(app, assembly)
     return assembly
+
+
+def _boundary(policy: str) -> PermissionsBoundary:
+    """The boundary of every role of a stack, those that the CDK itself makes too."""
+    return (PermissionsBoundary.from_arn if policy.startswith("arn:") else PermissionsBoundary.from_name)(policy)

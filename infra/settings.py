@@ -21,6 +21,7 @@ from infra.tables.alarms import AlarmSettings
 from infra.tables.cost_guard import CostGuardSettings
 from infra.tables.function import FunctionSettings, LogRetentionDays
 from infra.tables.gate import GateSettings
+from infra.tables.security import AuditSettings, SecuritySettings
 from infra.tables.serving import ServingSettings
 from infra.tables.tuning import TuningSettings
 from infra.validation import SettingsError, Table, between, matching, one_of, read_table
@@ -186,6 +187,10 @@ class Settings(Table):
     cost_guard: CostGuardSettings | None = None
     #: What examines the templates, and what of it is accepted.
     gate: GateSettings = field(default_factory=GateSettings)
+    #: Absent: no permissions boundary.
+    security: SecuritySettings | None = None
+    #: Absent: no role for audits.
+    audit: AuditSettings | None = None
 
     def conflicts(self) -> Iterator[str]:
         if (self.account is None) != (self.region is None):

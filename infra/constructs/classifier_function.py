@@ -82,13 +82,14 @@ class ClassifierFunction(Construct):
         if settings.public_reason:
             self._acknowledge_public(settings.public_reason)
         for index, invoker in enumerate(settings.invokers):
-            self._allow_to_call(f"Invoker{index}", invoker)
+            self._allow_to_call(f"Invoker{index}", invoker, settings.organization)
+        self.callers = self._callers_policy(settings)
 
     def _limit_callers(self, requests_per_minute: int) -> None:
         """Give the function a table in which it counts, and nothing but counting."""
         table = dynamodb.Table(
             self,
-            "Callers",
+            "CallerCounts",
             partition_key=dynamodb.Attribute(name="caller_and_minute", type=dynamodb.AttributeType.STRING),
             billing_mode=dynamodb.BillingMode.PAY_PER_REQUEST,
             time_to_live_attribute="expires",
@@ -126,7 +127,23 @@ class ClassifierFunction(Construct):
                 construct = construct.node.find_child(name)
             acknowledge(cast(CfnResource, construct), rule, reason)
 
-    def _allow_to_call(self, name: str, invoker: str) -> None:
+    def _callers_policy(self, settings: FunctionSettings) -> iam.ManagedPolicy:
+        """A policy to attach to whoever shall call the URL: this alias's, and through the URL only."""
+        alias = [self.alias.function_arn]
+        by_url = {"Bool": {"lambda:InvokedViaFunctionUrl": "true"}}
+        statements = [
+            iam.PolicyStatement(actions=["lambda:InvokeFunctionUrl"], resources=alias),
+            iam.PolicyStatement(actions=["lambda:InvokeFunction"], resources=alias, conditions=by_url),
+        ]
+        if settings.source_ips:
+            # A denial: it holds whatever else the caller is allowed.
+            elsewhere = {"NotIpAddress": {"aws:SourceIp": list(settings.source_ips)}}
+            actions = ["lambda:InvokeFunctionUrl", "lambda:InvokeFunction"]
+            deny = iam.Effect.DENY
+            statements.append(iam.PolicyStatement(effect=deny, actions=actions, resources=alias, conditions=elsewhere))
+        return iam.ManagedPolicy(self, "Callers", description="Calls the classifier's URL", statements=statements)
+
+    def _allow_to_call(self, name: str, invoker: str, organization: str | None) -> None:
         """Give what a signed call of the URL needs: since October 2025 these are two actions."""
         principal = iam.ArnPrincipal(invoker)
         self.alias.add_permission(
@@ -134,9 +151,14 @@ class ClassifierFunction(Construct):
             principal=principal,
             action="lambda:InvokeFunctionUrl",
             function_url_auth_type=lambda_.FunctionUrlAuthType.AWS_IAM,
+            organization_id=organization,
         )
         self.alias.add_permission(
-            f"{name}Function", principal=principal, action="lambda:InvokeFunction", invoked_via_function_url=True
+            f"{name}Function",
+            principal=principal,
+            action="lambda:InvokeFunction",
+            invoked_via_function_url=True,
+            organization_id=organization,
         )
         for permission in (f"{name}Url", f"{name}Function"):
             resource = cast(CfnResource, self.alias.node.find_child(permission))

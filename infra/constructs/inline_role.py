@@ -26,14 +26,18 @@ class InlineRole(iam.Role):
     `add_to_policy` makes it, would race with the model or job that needs it.
     """
 
-    def __init__(self, scope: Construct, construct_id: str, *, service: str, description: str) -> None:
+    def __init__(
+        self,
+        scope: Construct,
+        construct_id: str,
+        *,
+        description: str,
+        service: str = "",
+        principal: iam.IPrincipal | None = None,
+    ) -> None:
         condition = {"StringEquals": {"aws:SourceAccount": Aws.ACCOUNT_ID}} if service in _SHARED_SERVICES else None
-        super().__init__(
-            scope,
-            construct_id,
-            description=description,
-            assumed_by=iam.ServicePrincipal(f"{service}.amazonaws.com", conditions=condition),
-        )
+        trusted = principal or iam.ServicePrincipal(f"{service}.amazonaws.com", conditions=condition)
+        super().__init__(scope, construct_id, description=description, assumed_by=trusted)
         self.documents: dict[str, iam.PolicyDocument] = {}
 
     @property

@@ -88,3 +88,4 @@ class InferenceStack(Stack):
         CfnOutput(self, "FunctionUrl", value=classifier.url.url)
         CfnOutput(self, "FunctionName", value=classifier.function.function_name)
         CfnOutput(self, "FunctionAliasArn", value=classifier.alias.function_arn)
+        CfnOutput(self, "CallersPolicyArn", value=classifier.callers.managed_policy_arn)

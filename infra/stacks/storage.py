@@ -6,6 +6,7 @@ from aws_cdk import CfnOutput, RemovalPolicy, Stack
 from aws_cdk import aws_sagemaker as sagemaker
 from constructs import Construct
 
+from infra.constructs.audit_role import audit_role
 from infra.constructs.data_bucket import DataBucket
 from infra.constructs.inline_role import arn_here
 from infra.constructs.registry_image import image_repository
@@ -35,6 +36,9 @@ class StorageStack(Stack):
         CfnOutput(self, "DataKeyArn", value=self.data.key.key_arn)
         CfnOutput(self, "ImageRepositoryUri", value=self.images.repository_uri)
         CfnOutput(self, "ModelPackageGroupName", value=models.model_package_group_name)
+        if settings.audit:
+            role = audit_role(self, "Audit", trusted=settings.audit.trusted)
+            CfnOutput(self, "AuditRoleArn", value=role.role_arn)
         # All that other stacks may ever import, whether or not the present settings do: an export that came and went
         # with them would make a deployment impossible, because CloudFormation does not take one away that is in use.
         data, images = self.data, self.images

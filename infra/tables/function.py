@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import ipaddress
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Annotated, ClassVar, Literal
+
+from pydantic import AfterValidator
 
 from infra.tables.schedules import Scaling, Schedule
 from infra.validation import Table, between, matching
@@ -17,6 +20,10 @@ LogRetentionDays = Literal[
 RoleArn = Annotated[
     str, matching(r"arn:aws[a-z-]*:iam::\d{12}:(role|user)/[\w+=,.@/-]+", "the ARN of an IAM role or user")
 ]
+
+
+def _network(value: str) -> str:
+    return str(ipaddress.ip_network(value))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,6 +77,13 @@ class FunctionSettings(Table):
     caller_requests_per_minute: Annotated[int, between(1, 60_000)] | None = None
     #: Roles and users of other accounts (or without an IAM policy of their own) that may call the URL.
     invokers: tuple[RoleArn, ...] = ()
+    #: With it `invokers` may call only while their accounts belong to this organisation.
+    organization: Annotated[str, matching(r"o-[a-z0-9]{10,32}", "the id of an organisation (o-…)")] | None = None
+    #: Public addresses ("203.0.113.7/32") from which those who have the callers' policy may call; empty: from anywhere.
+    source_ips: tuple[Annotated[str, AfterValidator(_network)], ...] = ()
+    #: Both are always refused: function URLs know no VPC.
+    source_vpc: str | None = None
+    source_vpce: str | None = None
 
     @property
     def warm(self) -> tuple[int, int]:
@@ -99,3 +113,16 @@ class FunctionSettings(Table):
             yield 'caller_requests_per_minute: needs url_auth = "AWS_IAM"; an unsigned request does not say who sent it'
         if self.url_auth == "AWS_IAM" and self.public_reason:
             yield 'public_reason: only goes with url_auth = "NONE"'
+        if self.url_auth == "NONE" and (self.organization or self.source_ips):
+            yield 'url_auth: "NONE" lets everybody call, whatever organization and source_ips say'
+        if self.organization and not self.invokers:
+            yield "organization: says of which organisation the accounts of invokers must be, and there are none"
+        if self.source_ips and self.invokers:
+            yield "source_ips: AWS takes no addresses in a function's permission, so invokers could call from anywhere"
+        # Source: AWS Lambda Developer Guide, "Creating and managing Lambda function URLs": "through the public Internet
+        # only. While Lambda functions do support AWS PrivateLink, function URLs do not."
+        if self.source_vpc or self.source_vpce:
+            yield (
+                "source_vpc: a function URL is called through the public Internet only, so AWS does not know its "
+                "callers' VPC; set source_ips to the addresses of the VPC's NAT gateways"
+            )

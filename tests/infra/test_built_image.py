@@ -4,14 +4,11 @@ import json
 from dataclasses import replace
 
 import pytest
-from templates import SynthesisedStage, allowed, role_for, text
+from templates import SynthesisedStage, text
 
 from infra.serving_image import DOCKERFILE, SOURCES, image_tag
 from infra.settings import ROOT
 from programs.image_build import image_build
-
-REPOSITORY = "<ExportsOutputFnGetAttImages2D38C313Arn6C6DDC6E>"
-WRITE_LOG = ("logs:CreateLogStream", "logs:PutLogEvents")
 
 
 @pytest.fixture
@@ -44,26 +41,6 @@ def test_repository_goes_with_the_storage_stack_images_and_all(stage):
     (repository,) = stage.resources("storage", "AWS::ECR::Repository").values()
     assert repository["Properties"]["EmptyOnDelete"] is True
     assert repository["DeletionPolicy"] == "Delete"
-
-
-def test_build_reads_its_source_pushes_into_one_repository_and_writes_its_log_and_no_more(stage, project):
-    push = ("BatchCheckLayerAvailability", "BatchGetImage", "CompleteLayerUpload", "InitiateLayerUpload", "PutImage")
-    source = {f"arn:<AWS::Partition>:s3:::{text(project['Source']['Location'])}"}
-    assert allowed(role_for(stage, "inference", "Builds the serving image")) == {
-        "ecr:GetAuthorizationToken": {"*"},
-        **dict.fromkeys(("s3:GetObject", "s3:GetObjectVersion"), source),
-        **{action: {"<ImageBuildLog373CA9CF.Arn>"} for action in WRITE_LOG},
-        **{f"ecr:{action}": {REPOSITORY} for action in (*push, "UploadLayerPart")},
-    }
-
-
-def test_builder_runs_one_project_looks_into_one_repository_and_reads_one_log(stage):
-    assert allowed(role_for(stage, "inference", "Starts builds of the serving image")) == {
-        **{f"codebuild:{a}": {"<ImageProjectE5CDBED8.Arn>"} for a in ("BatchGetBuilds", "StartBuild", "StopBuild")},
-        "ecr:DescribeImages": {REPOSITORY},
-        "logs:GetLogEvents": {"<ImageBuildLog373CA9CF.Arn>"},
-        **{action: {"<ImageBuilderLog821E1F35.Arn>"} for action in WRITE_LOG},
-    }
 
 
 def test_builder_deploys_one_module_with_the_handler_it_names(stage, builder):

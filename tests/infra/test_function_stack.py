@@ -2,7 +2,7 @@
 
 from dataclasses import replace
 
-from templates import PROJECT, SynthesisedStage, role_for, statements, text
+from templates import PROJECT, SynthesisedStage, role_for, statements
 
 from infra.tables.function import ConcurrencyScalingSettings
 
@@ -16,20 +16,6 @@ def permissions_to_call(stage: SynthesisedStage) -> list[dict]:
 def version_id(stage: SynthesisedStage) -> str:
     (name,) = stage.resources("inference", "AWS::Lambda::Version")
     return name
-
-
-def test_function_may_invoke_this_endpoint_and_write_its_log_and_nothing_else(stage):
-    permissions = [
-        (statement["Effect"], statement["Action"], statement["Resource"])
-        for statement in statements(role_for(stage, "inference", "Classifier function"))
-    ]
-    assert permissions == [
-        ("Allow", ["logs:CreateLogStream", "logs:PutLogEvents"], [{"Fn::GetAtt": ["ClassifierLogsA5745F3E", "Arn"]}]),
-        ("Allow", ["sagemaker:InvokeEndpoint"], permissions[1][2]),
-    ]
-    assert {text(arn).rpartition("/")[2] for arn in permissions[1][2]} == {
-        f"kennel-{stage.settings.stage}-{kind}" for kind in ("instance", "serverless")
-    }
 
 
 def test_url_belongs_to_the_alias_and_takes_signed_calls_only(stage):
@@ -54,6 +40,13 @@ def test_invokers_get_both_actions_that_a_signed_url_call_needs(synthesise, stag
         "lambda:InvokeFunction": (None, True),
     }
     assert [p["FunctionName"] for p in permissions] == [{"Ref": "ClassifierLiveC9A00DE4"}] * 2
+
+
+def test_invokers_may_call_only_while_they_are_of_the_organisation_of_the_settings(synthesise, stages):
+    settings = stages["dev"].settings
+    function = replace(settings.function, invokers=("arn:aws:iam::111122223333:role/web",), organization="o-abcdefghij")
+    permissions = permissions_to_call(synthesise(replace(settings, function=function)))
+    assert [permission["PrincipalOrgID"] for permission in permissions] == ["o-abcdefghij"] * 2
 
 
 def test_the_contact_reaches_the_function(synthesise, stages):

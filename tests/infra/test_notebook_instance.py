@@ -7,7 +7,7 @@ from dataclasses import replace
 from datetime import UTC, datetime
 
 import pytest
-from templates import KINDS, SynthesisedStage, allowed, condition, role_for, text
+from templates import SynthesisedStage, allowed, role_for, text
 
 from infra.job_names import tuning_job_name
 from infra.settings import NotebookSettings, load
@@ -17,11 +17,6 @@ JOB_KINDS = ("training-job", "hyper-parameter-tuning-job")
 
 def arn(service: str) -> str:
     return f"arn:<AWS::Partition>:{service}:<AWS::Region>:<AWS::AccountId>"
-
-
-def log_group(name: str) -> set[str]:
-    group = f"{arn('logs')}:log-group:/aws/sagemaker/{name}"
-    return {group, f"{group}:log-stream:*"}
 
 
 @pytest.fixture(scope="module")
@@ -38,11 +33,6 @@ def in_network(synthesise) -> SynthesisedStage:
 @pytest.fixture(scope="module")
 def notebook(stage: SynthesisedStage) -> dict:
     return stage.properties("training", "AWS::SageMaker::NotebookInstance")
-
-
-@pytest.fixture(scope="module")
-def role(stage: SynthesisedStage) -> dict:
-    return role_for(stage, "training", "Notebook instance")
 
 
 def test_it_is_small_encrypted_of_the_current_platform_and_its_user_is_not_root(notebook):
@@ -66,48 +56,6 @@ def test_it_stops_itself(stage, notebook):
     assert len(script.encode()) * 4 / 3 <= 16384  # SageMaker's limit, in base64
     subprocess.run(["bash", "-n"], input=script, text=True, check=True)
     assert "NotebookInstanceLifecycleConfigName" in text(notebook["LifecycleConfigName"])
-
-
-def test_its_user_may_do_this_and_nothing_else(role):
-    kinds = ("TrainingJob", "HyperParameterTuningJob")
-    jobs = [f"{verb}{kind}" for verb in ("Create", "Describe", "Stop") for kind in kinds]
-    jobs += ["AddTags", "ListTrainingJobsForHyperParameterTuningJob"]
-    own_jobs = {f"{arn('sagemaker')}:{kind}/kennel-dev-*" for kind in JOB_KINDS}
-    function = {f"{arn('lambda')}:function:kennel-dev-inference-*"}
-    stacks = {f"{arn('cloudformation')}:stack/kennel-dev-{kind}/*" for kind in KINDS}
-    table = allowed(role)
-    (passed,) = table.pop("iam:PassRole")
-    assert passed.startswith("<Role")
-    assert {action: arns for action, arns in table.items() if not action.startswith(("s3:", "kms:"))} == {
-        **dict.fromkeys([f"sagemaker:{action}" for action in jobs], own_jobs),
-        **{action: {"*"} for action in [f"sagemaker:List{kind}s" for kind in kinds]},
-        "sagemaker:StopNotebookInstance": {f"{arn('sagemaker')}:notebook-instance/kennel-dev-notebook"},
-        "cloudformation:DescribeStacks": stacks,
-        **dict.fromkeys(("lambda:InvokeFunctionUrl", "lambda:InvokeFunction"), function),
-        **dict.fromkeys(("logs:DescribeLogStreams", "logs:GetLogEvents"), log_group("TrainingJobs")),
-        **dict.fromkeys(
-            ("logs:CreateLogGroup", "logs:CreateLogStream", "logs:PutLogEvents"), log_group("NotebookInstances")
-        ),
-    }
-    assert condition(role, "iam:PassRole") == {"StringEquals": {"iam:PassedToService": "sagemaker.amazonaws.com"}}
-    assert condition(role, "lambda:InvokeFunction") == {"Bool": {"lambda:InvokedViaFunctionUrl": "true"}}
-
-
-def test_with_data_and_key_it_may_do_this_and_nothing_else(role):
-    def prefixes(action: str) -> set[str]:
-        return {arn.rsplit(">", 1)[-1] for arn in allowed(role)[action]}
-
-    assert prefixes("s3:PutObject") == {"/datasets/*", "/code/*"}
-    assert prefixes("s3:GetObjectVersion") == {"/training/*"}
-    assert condition(role, "s3:ListBucketVersions")["StringLike"] == {"s3:prefix": ["training/*"]}
-    assert condition(role, "kms:CreateGrant") == {"Bool": {"kms:GrantIsForAWSResource": "true"}}
-    for action in ("kms:Decrypt", "kms:GenerateDataKey"):
-        assert text(condition(role, action)["StringEquals"]["kms:ViaService"]).startswith("s3.")
-    assert {action for action in allowed(role) if action.startswith(("s3:", "kms:"))} == {
-        *("s3:ListBucket", "s3:GetObject", "s3:PutObject", "s3:AbortMultipartUpload"),
-        *("s3:ListBucketVersions", "s3:GetObjectVersion"),
-        *("kms:Decrypt", "kms:GenerateDataKey", "kms:CreateGrant", "kms:DescribeKey"),
-    }
 
 
 @pytest.mark.parametrize("stage_name", ["dev", "production"])

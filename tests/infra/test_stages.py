@@ -74,7 +74,7 @@ def test_stages_differ_in_settings_only(stages, other):
 UNTAGGED = {
     *("ApplicationAutoScaling::ScalingPolicy", "EC2::LaunchTemplate", "EC2::Route", "EC2::VPCGatewayAttachment"),
     *("EC2::SubnetRouteTableAssociation", "IAM::InstanceProfile", "Lambda::Alias", "Lambda::Permission"),
-    *("Lambda::Url", "Lambda::Version", "S3::BucketPolicy", "SNS::TopicPolicy", "ContainerImage"),
+    *("IAM::ManagedPolicy", "Lambda::Url", "Lambda::Version", "S3::BucketPolicy", "SNS::TopicPolicy", "ContainerImage"),
 }
 
 

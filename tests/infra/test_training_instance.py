@@ -6,7 +6,7 @@ import re
 from dataclasses import replace
 
 import pytest
-from templates import SynthesisedStage, allowed, condition, role_for, text
+from templates import SynthesisedStage, text
 
 from infra.settings import load
 
@@ -14,11 +14,6 @@ from infra.settings import load
 @pytest.fixture
 def launch(stage: SynthesisedStage) -> dict:
     return stage.properties("training", "AWS::EC2::LaunchTemplate")["LaunchTemplateData"]
-
-
-@pytest.fixture
-def role(stage: SynthesisedStage) -> dict:
-    return role_for(stage, "training", "EC2 training instances")
 
 
 def test_the_image_has_the_framework_version_of_the_training_image(stage):
@@ -80,30 +75,6 @@ def test_every_subnet_has_the_way_out_and_the_one_to_s3(stage):
     assert routed == {(subnet, table) for subnet in subnets}
     # Without a NAT gateway nothing leaves from a private address.
     assert all(subnet["Properties"]["MapPublicIpOnLaunch"] is True for subnet in subnets.values())
-
-
-def test_an_instance_may_do_with_the_bucket_what_a_training_job_may_and_fetch_its_program(stage, role):
-    job = role_for(stage, "training", "SageMaker training jobs")
-    of_job, of_instance = (
-        {action: arns for action, arns in allowed(which).items() if action.startswith(("s3:", "kms:"))}
-        for which in (job, role)
-    )
-    (program,) = of_instance["s3:GetObject"] - of_job["s3:GetObject"]
-    assert re.fullmatch(r"arn:<AWS::Partition>:s3:::cdk-hnb659fds-assets-.+/[0-9a-f]{64}\.zip", program)
-    of_instance["s3:GetObject"].remove(program)
-    # It syncs no deletions, and names no key: the bucket's own is the default.
-    del of_job["s3:DeleteObject"], of_job["kms:Encrypt"]
-    assert of_instance == of_job
-    assert condition(role, "s3:ListBucket") == condition(job, "s3:ListBucket")
-
-
-def test_beyond_the_data_it_has_its_own_log_group_and_session_manager(stage, role):
-    (group,) = stage.resources("training", "AWS::Logs::LogGroup")
-    others = {action: arns for action, arns in allowed(role).items() if not action.startswith(("s3:", "kms:"))}
-    for action in ("logs:CreateLogStream", "logs:PutLogEvents"):
-        assert all(f"<{group}" in arn for arn in others.pop(action))
-    channels = {f"ssmmessages:{verb}{kind}Channel" for verb in ("Create", "Open") for kind in ("Control", "Data")}
-    assert others == {action: {"*"} for action in {*channels, "ssm:UpdateInstanceInformation"}}
 
 
 def test_the_user_data_sets_the_time_limit_first_is_complete_and_within_ec2s_limit(launch):

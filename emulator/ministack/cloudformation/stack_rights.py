@@ -174,13 +174,14 @@ def _change(verbs: tuple[str, ...], properties_at: int, inner: Callable[..., Any
     resource_type, properties = arguments[0], arguments[properties_at]
     unchanged = properties_at == 3 and arguments[2] == properties  # CloudFormation leaves it alone
     if _acting.get() and not unchanged:
-        for actions, resource, context in _needed(resource_type, properties or {}, verbs):
+        old = (arguments[2] if properties_at == 3 else properties) or {}
+        for actions, resource, context in _needed(resource_type, properties or {}, old, verbs):
             _ask(actions, resource, context)
     return inner(*arguments)
 
 
 def _needed(
-    resource_type: str, properties: dict[str, Any], verbs: tuple[str, ...]
+    resource_type: str, properties: dict[str, Any], old: dict[str, Any], verbs: tuple[str, ...]
 ) -> Iterator[tuple[list[str], str, dict[str, str]]]:
     """Actions, of which one has to be allowed, with resource and condition keys."""
     if resource_type.startswith(_CUSTOM):
@@ -191,7 +192,11 @@ def _needed(
         return
     _, service, thing = resource_type.split("::", 2)
     namespace = _NAMESPACES.get(service.lower(), service.lower())
-    yield [f"{namespace}:{verb}{thing}" for verb in verbs], "*", {}
+    boundary = properties.get("PermissionsBoundary")
+    within = {"iam:PermissionsBoundary": boundary} if boundary else {}
+    yield [f"{namespace}:{verb}{thing}" for verb in verbs], "*", within
+    if boundary != old.get("PermissionsBoundary"):
+        yield [f"iam:{'Put' if boundary else 'Delete'}{thing}PermissionsBoundary"], "*", within
     if namespace == "iam" and verbs[0] != "Delete":
         yield ["iam:PutRolePolicy"], "*", {}
         yield ["iam:AttachRolePolicy"], "*", {}

@@ -1,11 +1,16 @@
-"""Rules of CloudFormation that MiniStack's does not have: exports in use, names that are taken, changed outputs."""
+"""Rules of CloudFormation that MiniStack's does not have: exports in use, names that are taken, changed outputs.
+
+And permissions boundaries, which it leaves out of roles and users.
+"""
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from typing import Any
 
 from emulator.ministack.cloudformation.resources import handler_message
+from emulator.ministack.functions.corrections import wrap_handlers
 from emulator.ministack.patching import around
 
 Exports = dict[str, dict[str, Any]]
@@ -16,12 +21,28 @@ _EMPTY = ("DELETE_COMPLETE", "REVIEW_IN_PROGRESS", "ROLLBACK_COMPLETE")
 
 
 def install() -> None:
+    from ministack.services import iam
     from ministack.services.cloudformation import handlers, stacks
 
+    for kind, store in (("Role", iam._roles), ("User", iam._users)):
+        wrap_handlers(f"AWS::IAM::{kind}", _check_boundary, functools.partial(_set_boundary, store))
     create = handlers._ACTION_HANDLERS["CreateChangeSet"]
     handlers._ACTION_HANDLERS["CreateChangeSet"] = lambda params: _create_change_set(create, params)
     around(stacks, "_provision_resource", _provision_resource)
     around(stacks, "_resolve_stack_outputs", _resolve_stack_outputs)
+
+
+def _check_boundary(name: str, properties: Any) -> None:
+    from ministack.services import iam
+
+    boundary = properties.get("PermissionsBoundary")
+    if boundary and not iam._policy_exists(boundary):
+        raise ValueError(handler_message(f"Scope ARN: {boundary} does not exist or is not attachable.", "NotFound"))
+
+
+def _set_boundary(store: Any, name: str, attributes: Any, properties: Any) -> Any:
+    store[name]["PermissionsBoundary"] = properties.get("PermissionsBoundary")
+    return attributes
 
 
 def _create_change_set(inner: Callable[[Any], Any], params: Any) -> Any:

@@ -1,4 +1,4 @@
-"""Which resources a request to MiniStack names: all of them, under the ARNs that policies know.
+"""Which resources a request to MiniStack names: all of them, under the ARNs that policies know; and condition keys.
 
 A key of S3 is named to its last slash: MiniStack leaves out empty parts of a path when it asks IAM, and keeps them in
 the keys of objects.
@@ -28,6 +28,8 @@ def install() -> None:
     around(iam_actions, "_s3_action", _action)
     around(iam_actions, "s3_additional_checks", _additional_checks)
     iam_actions._s3_source_object = _source
+    around(iam_actions, "logs_service_context", _tags_of_log_group)
+    around(iam_actions, "request_tag_context", _condition_keys)
     tagging._RESOURCE_TAG_COLLECTORS["ec2"] = _tagged_instances
 
 
@@ -146,8 +148,25 @@ def _parameters(content: Mapping[str, Any], prefix: str) -> list[str]:
 
 
 def _log_groups(content: Mapping[str, Any], prefix: str) -> list[str]:
-    named = _texts(content, "logGroupIdentifier", "logGroupNames", "logGroupIdentifiers")
-    return [_below(f"{prefix}log-group:", name) for name in named]
+    """Name log groups with a stream or, as AWS's denials show, with none: "…:log-group:NAME:log-stream:"."""
+    named = _texts(content, "logGroupName", "logGroupIdentifier", "logGroupNames", "logGroupIdentifiers")
+    (stream, *_) = _texts(content, "logStreamName") or [""]
+    return [f"{_below(f'{prefix}log-group:', name).removesuffix(':*')}:log-stream:{stream}" for name in named]
+
+
+def _tags_of_log_group(inner: Callable[..., Any], action: str, body: bytes, arn: str, *place: str) -> Any:
+    return inner(action, body, arn.partition(":log-stream:")[0], *place)
+
+
+def _condition_keys(inner: Callable[..., Any], service: str, action: str, body: bytes, query: Mapping[str, Any]) -> Any:
+    """Add the condition keys of CloudWatch and KMS to those of tags."""
+    keys, given = inner(service, action, body, query), operations.content(body)
+    if action == "cloudwatch:PutMetricData":
+        namespaces = {*_texts(given, "Namespace"), *query.get("Namespace", ())}
+        return {**keys, "cloudwatch:namespace": namespaces.pop()} if len(namespaces) == 1 else keys
+    context = given.get("EncryptionContext") if service == "kms" else None
+    pairs = context.items() if isinstance(context, dict) else ()
+    return {**keys, **{f"kms:EncryptionContext:{name}": value for name, value in pairs}}
 
 
 def _projects(content: Mapping[str, Any], prefix: str) -> list[str]:

@@ -30,6 +30,10 @@ TEXTS: dict[str, list[Any]] = {
     "contact": ["mail@example.org"],
     "public_reason": ["A demonstration that everybody may call."],
     "invokers": [["arn:aws:iam::111122223333:role/caller"]],
+    "trusted": [["arn:aws:iam::111122223333:role/auditor"]],
+    "organization": ["o-a1b2c3d4e5"],
+    "source_ips": [["192.0.2.0/24"]],
+    "permissions_boundary": ["boundary"],
     "subnet_id": ["subnet-0123456789abcdef0"],
     "security_group_ids": [["sg-0123456789abcdef0"]],
 }

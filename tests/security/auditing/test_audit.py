@@ -20,6 +20,7 @@ from cli.auditing.account import Account
 from cli.auditing.command import GLOBAL, REGIONAL, assess
 from cli.auditing.findings import Report
 from cli.aws import Stage
+from infra.constructs.audit_role import READS
 
 Flaws = set[tuple[str, str]]
 ACCOUNTS = tomllib.loads(Path(__file__).with_name("accounts.toml").read_text(encoding="utf-8"))
@@ -99,10 +100,24 @@ def test_what_nobody_uses_is_deleted_when_agreed_to_and_comes_back(
     assert roles() == before
 
 
-def test_what_may_not_be_read_is_not_checked(aws: LocalSageMaker, monkeypatch: pytest.MonkeyPatch) -> None:
-    key = aws.user("nobody")
+def audited_as(monkeypatch: pytest.MonkeyPatch, key: dict[str, str]) -> tuple[set[str], Flaws]:
+    """What a user cannot check, and finds."""
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", key["AccessKeyId"])
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", key["SecretAccessKey"])
     report, found = audited()
+    return {each.check for each in report.not_checked}, found
+
+
+def test_the_role_for_audits_may_read_all_of_it(aws: LocalSageMaker, monkeypatch: pytest.MonkeyPatch) -> None:
+    everything, found = {each.check for each in audited()[0].not_checked}, audited()[1]
+    reads = [f"{service}:{action}" for service, actions in READS.items() for action in actions.split()]
+    auditor = aws.user("auditor", policy({"Action": reads, "Resource": "*"}))
+    not_checked, found_so = audited_as(monkeypatch, auditor)
+    assert not_checked == everything
+    assert found_so >= found
+
+
+def test_what_may_not_be_read_is_not_checked(aws: LocalSageMaker, monkeypatch: pytest.MonkeyPatch) -> None:
+    not_checked, found = audited_as(monkeypatch, aws.user("nobody"))
     assert not found
-    assert len({each.check for each in report.not_checked}) == len([*GLOBAL, *REGIONAL])
+    assert len(not_checked) == len([*GLOBAL, *REGIONAL])

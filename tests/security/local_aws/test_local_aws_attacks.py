@@ -153,6 +153,10 @@ ATTACKS: list[tuple[list[Statement], list[Request]]] = [
         ],
     ),
     (
+        [allow("ec2:*", arn("ec2", "instance/i-own"))],
+        [form("ec2", body="Action=TerminateInstances&Version=2016-11-15&InstanceId.1=i-own&InstanceId.2=i-other")],
+    ),
+    (
         [allow("logs:*", arn("logs", "log-group:own*"))],
         [
             post(

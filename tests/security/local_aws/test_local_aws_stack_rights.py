@@ -54,6 +54,38 @@ def test_a_stack_acts_with_the_rights_of_its_role(aws: LocalAws) -> None:
     assert aws.stack(changed["StackId"])["StackStatus"] == "DELETE_COMPLETE"
 
 
+def test_a_stack_keeps_a_role_within_its_boundary(aws: LocalAws) -> None:
+    limit = policy({"Action": "s3:ListAllMyBuckets", "Resource": "*"})
+    arn = aws.iam.create_policy(PolicyName="limit", PolicyDocument=json.dumps(limit))["Policy"]["Arn"]
+    within = {"StringEquals": {"iam:PermissionsBoundary": arn}}
+    creating = {"Action": "iam:CreateRole", "Resource": "*", "Condition": within}
+    actions = [f"iam:{name}" for name in ("PutRolePolicy", "AttachRolePolicy", "UpdateRole", "DeleteRole")]
+    changing = {"Action": actions, "Resource": "*"}
+    creator = aws.user("creator", policy(STACKS, creating, changing))
+
+    def bounded(**boundary: str) -> dict[str, Any]:
+        trusted = policy({"Principal": {"AWS": "000000000000"}, "Action": "sts:AssumeRole"})
+        policies = [{"PolicyName": "all", "PolicyDocument": EVERYTHING}]
+        properties = {"RoleName": "bounded", "AssumeRolePolicyDocument": trusted, "Policies": policies}
+        return {"Type": "AWS::IAM::Role", "Properties": {**properties, **boundary}}
+
+    assert status(aws, creator, "without-boundary", bounded()) == "ROLLBACK_COMPLETE"
+    refused_one = aws.deploy("no-such-boundary", template(It=bounded(PermissionsBoundary=f"{arn}less")))
+    assert "does not exist or is not attachable" in refused_one["Reasons"]
+    assert status(aws, creator, "bounded", bounded(PermissionsBoundary=arn)) == "CREATE_COMPLETE"
+    user = aws.client("sts", aws.user("in-bounds", policy({"Action": "sts:AssumeRole", "Resource": "*"})))
+    role = {"RoleArn": "arn:aws:iam::000000000000:role/bounded", "RoleSessionName": "session"}
+    session = user.assume_role(**role)["Credentials"]
+    s3 = aws.client("s3", session)
+    s3.list_buckets()
+    refused(s3.create_bucket, "AccessDenied", Bucket="beyond")
+    refused(aws.client("iam", session).delete_role_permissions_boundary, "AccessDenied", RoleName="bounded")
+    assert status(aws, creator, "bounded", bounded(), update=True) == "UPDATE_ROLLBACK_COMPLETE"
+    refused(s3.create_bucket, "AccessDenied", Bucket="beyond")
+    assert status(aws, None, "bounded", bounded(), update=True) == "UPDATE_COMPLETE"
+    s3.create_bucket(Bucket="beyond")
+
+
 def test_a_rollback_that_goes_on_asks_again(aws: LocalAws) -> None:
     """Who may not change a parameter back may not have CloudFormation change it back."""
     named = {**PARAMETER, "Properties": {**PARAMETER["Properties"], "Name": "rolling"}}

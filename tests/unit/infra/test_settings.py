@@ -17,6 +17,8 @@ from infra.validation import SettingsError, read_table
 MINIMAL = "[storage]\nretain = false\n"
 PLACE = "account = '111122223333'\nregion = '{}'\n"
 ECR = "111122223333.dkr.ecr.eu-west-1.amazonaws.com"
+CALLER = "function.invokers = ['arn:aws:iam::111122223333:role/web']"
+PUBLIC = "function.url_auth = 'NONE'\nfunction.public_reason = 'A reason that is long enough.'"
 OWN_TRAINING_IMAGE = "[training.image]\nrepository = 'mine'\ntag = '1'\naccount = '111122223333'\n"
 
 
@@ -206,6 +208,11 @@ def rolled(instances: str, strategy: str, percent: int) -> str:
             "function.caller_requests_per_minute: needs url_auth",
         ),
         ("function.public_reason = 'A reason that is long enough.'", "function.public_reason: only goes with url_auth"),
+        ("function.organization = 'o-abcdefghij'", "function.organization: says of which organisation the accounts"),
+        ("function.source_vpc = 'vpc-1'", "function.source_vpc: a function URL is called through the public Internet"),
+        ("function.source_vpce = 'vpce-1'", "function.source_vpc: a function URL is called through the public Int"),
+        (f"function.source_ips = ['1.2.3.4']\n{CALLER}", "function.source_ips: AWS takes no addresses in a function's"),
+        (f"function.source_ips = ['1.2.3.4']\n{PUBLIC}", 'function.url_auth: "NONE" lets everybody call, whatever'),
         (f"serving.scaling = {{{SIZED}}}", "serving.initial_instances: 1 is outside scaling.min_instances to scaling."),
         (f"serving.scaling = {{{SIZED.replace('3', '1')}}}", "serving.scaling.min_instances: 2 is more than max_inst"),
         ("serving = {kind = 'serverless', capture = {}}", "serving.capture: not with a serverless endpoint: SageMaker"),

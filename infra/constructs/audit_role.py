@@ -1,0 +1,48 @@
+"""The role under which `kennel audit` reads an account."""
+
+from collections.abc import Sequence
+
+from aws_cdk import aws_iam as iam
+from constructs import Construct
+
+from infra.constructs.inline_role import InlineRole
+from infra.gate.compliance import acknowledge, acknowledge_caller
+
+#: What the checks of an audit call; all of it only reads, and none of it reads data.
+READS = {
+    "access-analyzer": "ListAnalyzers ListFindings ValidatePolicy",
+    "cloudwatch": "GetMetricStatistics",
+    "ec2": "DescribeRegions",
+    "ecr": "DescribeRepositories GetRepositoryPolicy",
+    "iam": (
+        "GenerateCredentialReport GenerateServiceLastAccessedDetails GetAccessKeyLastUsed "
+        "GetAccountAuthorizationDetails GetAccountSummary GetCredentialReport GetServiceLastAccessedDetails "
+        "ListAccessKeys ListPolicies"
+    ),
+    "kms": "GetKeyPolicy ListKeys",
+    "lambda": "GetPolicy ListAliases ListFunctionUrlConfigs ListFunctions ListVersionsByFunction",
+    "logs": "DescribeLogGroups",
+    "s3": (
+        "GetAccountPublicAccessBlock GetBucketAcl GetBucketLogging GetBucketPolicy GetBucketPublicAccessBlock "
+        "GetEncryptionConfiguration ListAllMyBuckets"
+    ),
+    "sagemaker": (
+        "DescribeEndpoint DescribeEndpointConfig DescribeModel DescribeNotebookInstance DescribeTrainingJob "
+        "ListEndpointConfigs ListEndpoints ListModels ListNotebookInstances ListTags ListTrainingJobs"
+    ),
+    "sns": "GetTopicAttributes ListTopics",
+    "sqs": "GetQueueAttributes ListQueues",
+}
+
+
+def audit_role(scope: Construct, construct_id: str, *, trusted: Sequence[str]) -> InlineRole:
+    """Make a role that reads what an audit looks at, and that these principals may assume."""
+    principal = iam.CompositePrincipal(*(iam.ArnPrincipal(arn) for arn in trusted))
+    role = InlineRole(scope, construct_id, principal=principal, description="Audit")
+    because = "An audit looks at all that is in the account; it reads configuration, and no data."
+    actions = [f"{service}:{action}" for service, names in READS.items() for action in names.split()]
+    role.allow("Audit", actions, ["*"], because=because)
+    acknowledge(role.resource, "ANY_RESOURCE_ONLY_WHERE_IAM_KNOWS_NO_OTHER", because)
+    for arn in trusted:
+        acknowledge_caller(role.resource, arn, "The settings name this caller (audit.trusted).")
+    return role
