@@ -24,7 +24,7 @@ from infra.settings import NotebookSettings
 from infra.tables.gate import PACKS, GateSettings
 from infra.validation import SettingsError, read_table
 
-DOCUMENTED = (PROJECT / "docs" / "security.md").read_text(encoding="utf-8")
+DOCUMENTED = (PROJECT / "docs" / "security-gate.md").read_text(encoding="utf-8")
 CHECKOV = Path(os.environ.get("CHECKOV", PROJECT / "build" / "checkov" / "bin" / "checkov"))
 
 
