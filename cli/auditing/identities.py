@@ -98,9 +98,7 @@ def documents_of(account: Account, kind: str, principal: dict[str, Any]) -> list
 def policies(account: Account) -> Iterator[Policy]:
     """Yield every document that is somebody's to change, and those of AWS once for each principal that has them."""
     bounds = {
-        each["Arn"]
-        for each in account.own_policies
-        if each["PermissionsBoundaryUsageCount"] and not each["AttachmentCount"]
+        it["Arn"] for it in account.own_policies if it["PermissionsBoundaryUsageCount"] and not it["AttachmentCount"]
     }
     for arn, document in account.documents.items():
         if AWS not in arn and arn not in bounds:  # what only bounds others allows nothing

@@ -63,21 +63,21 @@ def sign_in(account: Account) -> Iterator[Finding | NotChecked]:
 
 def _user(account: Account, row: dict[str, str]) -> Iterator[Finding]:
     arn, name, created = row["arn"], f"--user-name {row['user']}", datetime.fromisoformat(row["user_creation_time"])
-    uses = [_date(row["password_last_used"])]
-    for key in ("access_key_1", "access_key_2"):
-        last, made = _date(row[f"{key}_last_used_date"]), _date(row[f"{key}_last_rotated"]) or created
+    update = f"aws iam list-access-keys {name}, then update-access-key {name} --status Inactive --access-key-id ID"
+    uses = []
+    for what, active, used, changed, fix in (
+        ("password", "enabled", "last_used", "last_changed", f"aws iam delete-login-profile {name}"),
+        ("access_key_1", "active", "last_used_date", "last_rotated", update),
+        ("access_key_2", "active", "last_used_date", "last_rotated", update),
+    ):
+        last, made = _date(row[f"{what}_{used}"]), _date(row[f"{what}_{changed}"]) or created
         uses.append(last)
-        if row[f"{key}_active"] == "true" and not any(map(account.is_recent, (last, made))):
-            fix = f"aws iam list-access-keys {name}, then update-access-key {name} --status Inactive --access-key-id ID"
-            yield found("key-unused", arn, f"{key}, {_since(made, last)}", fix)
-    if row["password_enabled"] == "true":  # noqa: S105 (no password)
-        changed = _date(row["password_last_changed"]) or created
-        if not any(map(account.is_recent, (uses[0], changed))):
-            evidence = f"password {_since(changed, uses[0])}"
-            yield found("password-unused", arn, evidence, f"aws iam delete-login-profile {name}")
-        if row["mfa_active"] == "false":
-            fix = f"aws iam enable-mfa-device {name} --serial-number …, or delete the password"
-            yield found("user-without-mfa", arn, "password_enabled is true, mfa_active is false", fix)
+        if row[f"{what}_{active}"] == "true" and not any(map(account.is_recent, (last, made))):
+            rule = "password-unused" if what == "password" else "key-unused"
+            yield found(rule, arn, f"{what} {_since(made, last)}", fix)
+    if (row["password_enabled"], row["mfa_active"]) == ("true", "false"):
+        fix = f"aws iam enable-mfa-device {name} --serial-number …, or delete the password"
+        yield found("user-without-mfa", arn, "password_enabled is true, mfa_active is false", fix)
     if not any(map(account.is_recent, (*uses, created))):
         evidence = _since(created, max(filter(None, uses), default=None))
         yield found("user-unused", arn, evidence, f"aws iam delete-user {name}, after its keys and policies")

@@ -21,10 +21,11 @@ from cli.auditing.unused import sign_in, unused_permissions, unused_roles
 
 QUICKLY = settings(deadline=None, max_examples=30)
 OWN = "123456789012"
-SERVICES = ("s3", "iam", "sagemaker", "lambda", "kms", "logs", "ec2")
+SERVICES = ("s3", "IAM", "sagemaker", "lambda", "kms", "logs", "ec2")
 STAR = {"Effect": "Allow", "Action": "*", "Resource": "*"}
 
-all_actions = st.sampled_from(["*", "**", "*:*", "?*", "*?:*", [f"{letter}*" for letter in string.ascii_lowercase]])
+every_name = st.sampled_from(["*", "**", "*:*", "?*", "*?:*", [f"{letter}*" for letter in string.ascii_lowercase]])
+all_actions = every_name.map(lambda it: {"Action": it}) | st.just({"NotAction": "nothing:AtAll"})
 any_resource = st.sampled_from(
     ["*", "**", "arn:*", "arn:aws:*", "arn:*:*:*:*:*", ["arn:aws:s3:::named", "*"], "arn:aws:*:*:123456789012:*"]
 )
@@ -39,22 +40,19 @@ def rules(*statements: dict[str, Any]) -> set[str]:
 
 
 @QUICKLY
-@given(all_actions, everywhere, st.lists(named, max_size=2), st.booleans())
-def test_full_access_is_found_in_any_spelling(names: Any, where: Any, others: list[Any], inverted: bool) -> None:
-    allowed = {"NotAction": "nothing:AtAll"} if inverted else {"Action": names}
+@given(all_actions, everywhere, st.lists(named, max_size=2))
+def test_full_access_is_found_in_any_spelling(allowed: Any, where: Any, others: list[Any]) -> None:
     statement = {"Effect": "Allow", **allowed, **where}
     assert rules(*others, statement) == {"policy-admin"} == set(flaws({"Statement": statement}))  # a list, or one
-    assert "policy-admin" in rules({**statement, "Condition": {"Bool": {"aws:SecureTransport": "true"}}})
+    assert rules({**statement, "Condition": {"Bool": {"aws:SecureTransport": "true"}}}) == {"policy-admin"}
     assert "policy-admin" not in rules(statement, {"Effect": "Deny", "Action": "iam:*", "Resource": "*"})
     assert "policy-escalation" in rules(statement, {"Effect": "Deny", "Action": "*", "Resource": "arn:aws:s3:::*"})
 
 
 @QUICKLY
-@given(st.sampled_from(SERVICES), everywhere, st.sampled_from(["{}:*", "{}:**", "{}:?*", "listed"]), st.booleans())
-def test_a_whole_service_is_found_in_any_spelling(service: str, where: Any, form: str, upper: bool) -> None:
-    its = [action for action in known_actions() if action.startswith(f"{service}:")]
-    pattern = form.format(service.upper() if upper else service)
-    statement = {"Effect": "Allow", "Action": its if form == "listed" else pattern, **where}
+@given(st.sampled_from(SERVICES), everywhere, st.sampled_from(["{}:*", "{}:**", "{}:?*"]))
+def test_a_whole_service_is_found_in_any_spelling(service: str, where: Any, form: str) -> None:
+    statement = {"Effect": "Allow", "Action": form.format(service), **where}
     found = rules(statement)
     assert "policy-admin" not in found
     assert ("policy-not-action" if "NotResource" in where else "policy-service-wildcard") in found
@@ -95,22 +93,18 @@ SUBJECT = "token.actions.githubusercontent.com:sub"
 @pytest.mark.parametrize(
     ("principal", "condition", "rule"),
     [
-        ("*", {}, "trust-world"),
-        ({"AWS": ["arn:aws:iam::*:root"]}, {"Bool": {"aws:SecureTransport": "true"}}, "trust-world"),
+        ("*", {"Bool": {"aws:SecureTransport": "true"}}, "trust-world"),
         ({"AWS": "*"}, {"StringNotEquals": {"aws:PrincipalAccount": "1"}}, "trust-world"),
         ({"AWS": "*"}, {"ArnLike": {"aws:PrincipalArn": "arn:aws:iam::*:role/admin"}}, "trust-world"),
         ({"AWS": "*"}, {"ArnLike": {"aws:PrincipalArn": f"arn:aws:iam::{OWN}:role/*"}}, None),
-        ({"AWS": "*"}, {"StringLike": {"aws:PrincipalOrgID": "*"}}, "trust-world"),
         ({"AWS": "*"}, {"StringEquals": {"aws:PrincipalOrgID": "o-1"}}, None),
-        ({"AWS": "999999999999"}, {}, "trust-foreign-account"),
-        ({"AWS": "arn:aws:iam::999999999999:role/r"}, {}, "trust-foreign-account"),
+        ({"AWS": ["999999999999", OWN]}, {}, "trust-foreign-account"),
         ({"AWS": "arn:aws:iam::999999999999:root"}, {"StringEquals": {"sts:ExternalId": "x"}}, None),
         ({"AWS": "999999999999"}, {"Bool": {"aws:MultiFactorAuthPresent": "true"}}, None),
-        ({"AWS": [OWN, f"arn:aws:iam::{OWN}:user/u"]}, {}, None),
+        ({"AWS": f"arn:aws:iam::{OWN}:user/u"}, {}, None),
         ({"Service": "sagemaker.amazonaws.com"}, {}, "trust-confused-deputy"),
         ({"Service": "sagemaker.amazonaws.com"}, {"StringEquals": {"AWS:SourceAccount": OWN}}, None),
         ({"Service": ["lambda.amazonaws.com", "ec2.amazonaws.com"]}, {}, None),
-        (OIDC, {"StringEquals": {"token.actions.githubusercontent.com:aud": "sts.amazonaws.com"}}, "trust-github"),
         (OIDC, {"StringLike": {SUBJECT: ["repo:owner/*", "repo:o*/x"]}}, "trust-github"),
         (OIDC, {"StringLike": {SUBJECT: "repo:owner/*"}}, None),
     ],
@@ -133,7 +127,7 @@ def test_the_generated_policy_allows_what_was_used_and_nothing_more(
 ) -> None:
     its, idle = account(FakeAccount()), frozenset(broad[:1])
     before = [*statements, {**STAR, "Action": [*broad, "s3:get*", "s3:madeTomorrow"]}]
-    services = {service: Service(its.now if service in used else None, idle) for service in SERVICES}
+    services = {service: Service(its.now, idle) for service in used} | {"unused": Service(None, idle)}
     after = least_privilege(its, services, [{"Statement": before}])
     needed = {each for old in before for each in actions(old) if each.partition(":")[0] in used} - idle
     made = after["Statement"] if after else []
@@ -153,35 +147,25 @@ def principal(kind: str, name: str, *allowed: Any, path: str = "/", **members: A
 
 def test_whole_principals_are_read_and_what_only_bounds_or_is_of_aws_is_not() -> None:
     aws = FakeAccount()
-    full = {"PolicyName": "AmazonS3FullAccess", "PolicyArn": "arn:aws:iam::aws:policy/AmazonS3FullAccess"}
-    managed = {name: {"Arn": f"arn:aws:iam::{OWN}:policy/{name}", "Path": "/"} for name in ("bounds", "attached")}
-    versions = [{"IsDefaultVersion": True, "Document": {"Statement": STAR}}, {"IsDefaultVersion": False}]
+    bounding = {"Arn": f"arn:aws:iam::{OWN}:policy/bounds", "AttachmentCount": 0, "PermissionsBoundaryUsageCount": 1}
+    version = {"IsDefaultVersion": True, "Document": {"Statement": STAR}}
     aws.answers |= {
         "generate_credential_report": {"State": "COMPLETE"},
         "get_credential_report": {"Content": b"arn,access_key_1_active,access_key_2_active\nroot,false,true"},
         "get_account_authorization_details": {
             "UserDetailList": [principal("User", "u", "iam:PassRole", GroupList=["g", "gone"])],
-            "GroupDetailList": [principal("Group", "g", "ec2:RunInstances", AttachedManagedPolicies=[full])],
+            "GroupDetailList": [principal("Group", "g", "ec2:RunInstances")],
             "RoleDetailList": [principal("Role", "r"), principal("Role", "of-aws", "*", path="/aws-service-role/x/")],
-            "Policies": [{**each, "PolicyVersionList": versions} for each in managed.values()],
+            "Policies": [{**bounding, "Path": "/", "PolicyVersionList": [version, {"IsDefaultVersion": False}]}],
         },
-        "list_policies": {
-            "Policies": [
-                {**each, "AttachmentCount": int(name == "attached"), "PermissionsBoundaryUsageCount": 1}
-                for name, each in managed.items()
-            ]
-        },
+        "list_policies": {"Policies": [bounding]},
         "generate_service_last_accessed_details": lambda Arn, **_: {"JobId": Arn},
         "get_service_last_accessed_details": {"JobStatus": "FAILED"},
     }
     checks = (policy_rights, combined_rights, unused_roles, unused_permissions, sign_in)
     report = examine(account(aws), checks)
     found = {(finding.rule, finding.resource.rpartition(":")[2]) for finding in report.findings}
-    assert found == {
-        *(("policy-admin", "policy/attached"), ("policy-escalation", "user/u"), ("policy-aws-full-access", "group/g")),
-        *(("policy-exposure", "user/u"), ("root-key", "root")),
-        *(("policy-wildcard-resource", "user/u"), ("policy-wildcard-resource", "group/g")),
-    }
-    assert [each.check for each in report.not_checked] == [
-        *("unused roles", "unused permissions", "unused permissions", "sign in")
-    ]
+    broad = {(f"policy-{rule}", "user/u") for rule in ("escalation", "exposure", "wildcard-resource")}
+    assert found == {*broad, ("policy-wildcard-resource", "group/g"), ("root-key", "root")}
+    not_checked = ["unused roles", "unused permissions", "unused permissions", "sign in"]
+    assert [each.check for each in report.not_checked] == not_checked
