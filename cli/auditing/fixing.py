@@ -53,24 +53,21 @@ def read(account: Account, arns: Collection[str]) -> dict[str, Backup]:
 
 def _protected(account: Account, backup: Backup) -> str:
     """Return why a role or policy must not be deleted, if there is a reason."""
-    if any(tag["Key"].startswith("aws:") for tag in backup["Tags"]):
-        return "its tags say that AWS made it, such as CloudFormation: delete it there"
-    if "RoleName" not in backup:
-        if backup["AttachmentCount"] or backup["PermissionsBoundaryUsageCount"]:
-            return "it is attached, or bounds somebody"
-        return "it is new" if account.is_recent(backup["UpdateDate"]) else ""
-    name, last = backup["RoleName"], backup.get("RoleLastUsed")
-    if last is None:
-        return "AWS does not say when it was last used"
-    if account.is_recent(last.get("LastUsedDate")) or account.is_recent(backup["CreateDate"]):
-        return "it has been used, or it is new"
-    if name.startswith("cdk-"):
-        return "it is a role of the CDK's bootstrapping"
-    if f"/{name}/" in account.identity["Arn"]:
-        return "it is the role of this very command"
-    if re.search('"A(RO|ID)A[A-Z0-9]{12,}"', json.dumps(backup["AssumeRolePolicyDocument"])):
-        return "it trusts a principal that is gone, and AWS would not let it be made again"
-    return ""
+    name, last, trust = backup.get("RoleName", ""), backup.get("RoleLastUsed"), backup.get("AssumeRolePolicyDocument")
+    reasons = {
+        "AWS made it, such as CloudFormation: delete it there": any(
+            it["Key"].startswith("aws:") for it in backup["Tags"]
+        ),
+        "it is new": account.is_recent(backup.get("UpdateDate", backup["CreateDate"])),
+        "it is attached": backup.get("AttachmentCount"),
+        "it bounds somebody": backup.get("PermissionsBoundaryUsageCount"),
+        "AWS does not say when it was last used": name and last is None,
+        "it has been used": last and account.is_recent(last.get("LastUsedDate")),
+        "it is a role of the CDK's bootstrapping": name.startswith("cdk-"),
+        "it is the role of this very command": f"/{name}/" in account.identity["Arn"],
+        "AWS would not make it again: it trusts who is gone": re.search('"A(RO|ID)A[A-Z0-9]{12,}"', json.dumps(trust)),
+    }
+    return next((reason for reason, holds in reasons.items() if holds), "")
 
 
 def _requests(backup: Backup) -> Iterator[tuple[Request, Request | None]]:

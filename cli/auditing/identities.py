@@ -6,7 +6,7 @@ import json
 import re
 import textwrap
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from functools import lru_cache
 from typing import Any, NamedTuple
@@ -166,34 +166,26 @@ def least_privilege(
     None: nothing was used, IAM does not know, or the document is longer than IAM takes.
     """
     used = {name: service.idle for name, service in services.items() if account.is_recent(service.last)}
-
-    def keep(action: str) -> bool:
-        service = action.partition(":")[0]
-        return service in used and action not in used[service]
-
     narrowed: list[Statement] = []
     for old in (each for document in documents for each in statements(document)):
-        narrowed += [each for each in _narrow(account, old, keep) if each not in narrowed]
+        new = [old] if old["Effect"] == "Deny" else _narrow(account, old, used)
+        narrowed += [each for each in new if each not in narrowed]
     document = {"Version": "2012-10-17", "Statement": narrowed}
     nothing = all(each["Effect"] == "Deny" for each in narrowed)
     return None if nothing or len(json.dumps(document, separators=(",", ":"))) > _LONGEST else document
 
 
-def _narrow(account: Account, old: Statement, keep: Callable[[str], bool]) -> Iterable[Statement]:
-    if old["Effect"] == "Deny":
-        return [old]
+def _narrow(account: Account, old: Statement, used: Mapping[str, frozenset[str]]) -> list[Statement]:
+    """Return a statement without what was not used: `used` holds what was not of services that were."""
     rest: Statement = {name: old[name] for name in ("Effect", "Condition", "Resource", "NotResource") if name in old}
-    by_resources = defaultdict[tuple[str, ...], list[str]](list)
-    for action in sorted(filter(keep, actions(old))):
-        name, _, arns = known_actions().get(action, (action, "", ()))
-        by_resources[arns if "*" in listed(old.get("Resource")) else ()].append(name)
-    return [
-        {**rest, "Action": names, **({"Resource": [_own(arn, account) for arn in arns]} if arns else {})}
-        for arns, names in by_resources.items()
-    ]
-
-
-def _own(arn: str, account: Account) -> str:
-    """Return the ARN of all resources of a kind in this account."""
     places = {"Partition": account.partition, "Account": account.id}
-    return re.sub(r"\$\{(\w+)\}", lambda each: places.get(each[1], "*"), arn)
+    by_resources = defaultdict[tuple[str, ...], list[str]](list)
+    for action in sorted(actions(old)):
+        name, _, arns = known_actions().get(action, (action, "", ()))
+        if action not in used.get(action.partition(":")[0], {action}):
+            by_resources[arns if "*" in listed(old.get("Resource")) else ()].append(name)
+    narrowed = []
+    for arns, names in by_resources.items():
+        own = [re.sub(r"\$\{(\w+)\}", lambda each: places.get(each[1], "*"), arn) for arn in arns]
+        narrowed.append({**rest, "Action": names, **({"Resource": own} if own else {})})
+    return narrowed

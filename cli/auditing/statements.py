@@ -74,13 +74,13 @@ def actions(statement: Statement) -> frozenset[str]:
 
 def broad_actions(statements: Iterable[Statement]) -> frozenset[str]:
     """Return the actions that statements are about on every resource of a kind, by any spelling."""
-    return _union(map(_broad_actions, statements))
-
-
-def _broad_actions(statement: Statement) -> frozenset[str]:
-    if "NotResource" in statement:
-        return actions(statement) - _union(map(_on_any, listed(statement["NotResource"])))
-    return actions(statement) & _union(map(_on_any, listed(statement.get("Resource"))))
+    broad = frozenset[str]()
+    for statement in statements:
+        if "NotResource" in statement:
+            broad |= actions(statement) - _union(map(_on_any, listed(statement["NotResource"])))
+        else:
+            broad |= actions(statement) & _union(map(_on_any, listed(statement.get("Resource"))))
+    return broad
 
 
 def _union(sets: Iterable[frozenset[str]]) -> frozenset[str]:
