@@ -90,7 +90,9 @@ def _union(sets: Iterable[frozenset[str]]) -> frozenset[str]:
 @lru_cache(maxsize=4096)
 def _expanded(pattern: str) -> frozenset[str]:
     """Write out a pattern; what policy-sentry does not know stays as it is."""
-    return frozenset(matching(known_actions(), pattern.lower())) or frozenset([pattern.lower()])
+    pattern = pattern.lower()
+    wild = "*" in pattern or "?" in pattern
+    return frozenset(matching(known_actions(), pattern) if wild else ()) or frozenset([pattern])
 
 
 @lru_cache(maxsize=4096)
