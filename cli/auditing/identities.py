@@ -13,19 +13,12 @@ from typing import Any, NamedTuple
 
 from cli.auditing.account import AWS, Account, Service
 from cli.auditing.findings import Finding, found
+from cli.auditing.rules import RULES
 from cli.auditing.statements import Document, Statement, actions, broad_actions, known_actions, listed, statements
 from cli.errors import AwsError
 
 #: AWS's managed policies with which a principal can give itself everything.
 _ADMIN = ("AdministratorAccess", "IAMFullAccess", "PowerUserAccess")
-_NARROW = "Replace it by a policy that names actions and resources"
-_FIXES = {
-    "policy-escalation": "Take away one of the actions, or name the roles, users or functions that it may be used on",
-    "policy-exfiltration": "Name the buckets, parameters or secrets",
-    "policy-exposure": "Take the actions away, or name the resources",
-    "policy-credentials": "Take the actions away, or name the roles or users",
-    "policy-wildcard-resource": "Name the resources",
-}
 #: They give a token for what the caller may do anyway and know no resources, or tell of the instance that calls.
 _OF_THE_CALLER = {"ecr:getauthorizationtoken", "ecr-public:getauthorizationtoken", "ssm:updateinstanceinformation"}
 _LONGEST = 6144  # characters of a managed policy, without white space (IAM's quotas)
@@ -129,7 +122,7 @@ def policy_rights(account: Account) -> Iterator[Finding]:
         flawed = {named: list[str]()} if known else flaws(policy.document)
         narrowed = least_privilege(account, usage.get(policy.owner, {}), [policy.document]) if flawed else None
         for rule, names in flawed.items():
-            fix = f"{_FIXES.get(rule, _NARROW)}{', such as the one below, of what was used' if narrowed else ''}."
+            fix = f"{RULES[rule].fix}{' The policy below allows what was used.' if narrowed else ''}"
             yield found(rule, policy.owner, _evidence(policy, names), fix, narrowed)
 
 
@@ -144,7 +137,7 @@ def combined_rights(account: Account) -> Iterator[Finding]:
         each_alone = {path for document in documents for path in flaws(document).get("policy-escalation", [])}
         if paths := set(flaws(together).get("policy-escalation", [])) - each_alone:
             evidence = f"its policies together allow {', '.join(sorted(paths))}"
-            yield found("policy-escalation", principal["Arn"], evidence, f"{_FIXES['policy-escalation']}.")
+            yield found("policy-escalation", principal["Arn"], evidence, RULES["policy-escalation"].fix)
 
 
 def _evidence(policy: Policy, named: Sequence[str]) -> str:

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 
 from cli.auditing.account import Account
 from cli.auditing.findings import Finding, found
+from cli.auditing.rules import RULES
 from cli.auditing.statements import Statement, actions, limited_by, principals, statements
 
 #: Services that act for many accounts and say for which: their guides have these conditions in the trust policy of a
@@ -18,12 +19,6 @@ _SHARED = re.compile(
 _SOURCE = ("aws:sourceaccount", "aws:sourcearn", "aws:sourceorgid", "aws:sourceorgpaths")
 _GROUPS = (*_SOURCE, "aws:principalorgid", "aws:principalorgpaths")
 _CALLER = ("aws:principalaccount", "aws:principalarn")  # with wildcards for the account they limit nothing
-_FIXES = {
-    "trust-world": "Name the accounts or roles, or add the condition aws:PrincipalOrgID.",
-    "trust-foreign-account": "Add the condition sts:ExternalId, with a secret that the other account knows.",
-    "trust-confused-deputy": "Add the condition aws:SourceAccount with this account.",
-    "trust-github": "Add StringLike token.actions.githubusercontent.com:sub = repo:OWNER/REPOSITORY:*.",
-}
 _GITHUB = "token.actions.githubusercontent.com"
 _OWNER = r"\w+:[^*?/:]+([/:].*)?"  # `repo:owner/…`: the subject of a token names whose it is
 
@@ -33,7 +28,7 @@ def role_trust(account: Account) -> Iterator[Finding]:
     for role in account.authorization["RoleDetailList"]:
         for statement in statements(role["AssumeRolePolicyDocument"]):
             for rule, who in trust_flaws(statement, account.id):
-                yield found(rule, role["Arn"], f"{who} in {json.dumps(statement)}", _FIXES[rule])
+                yield found(rule, role["Arn"], f"{who} in {json.dumps(statement)}", RULES[rule].fix)
 
 
 def trust_flaws(statement: Statement, own_account: str) -> Iterator[tuple[str, str]]:
