@@ -73,7 +73,8 @@ class Account:
     def client(self, service: str) -> Any:
         """Return the service's one client for the region."""
         if (key := f"{service} {self.region}") not in self._clients:
-            patient = Config(retries={"mode": "adaptive", "max_attempts": 10})  # IAM throttles who asks for all roles
+            # IAM throttles who asks about all roles.
+            patient = Config(retries={"mode": "adaptive", "max_attempts": 10}) if service == "iam" else None
             self._clients[key] = self.stage.client(service, region_name=self.region, config=patient)
         return self._clients[key]
 
