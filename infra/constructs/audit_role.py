@@ -15,9 +15,8 @@ READS = {
     "ec2": "DescribeRegions",
     "ecr": "DescribeRepositories GetRepositoryPolicy",
     "iam": (
-        "GenerateCredentialReport GenerateServiceLastAccessedDetails GetAccessKeyLastUsed "
-        "GetAccountAuthorizationDetails GetAccountSummary GetCredentialReport GetServiceLastAccessedDetails "
-        "ListAccessKeys ListPolicies"
+        "GenerateCredentialReport GenerateServiceLastAccessedDetails GetAccountAuthorizationDetails "
+        "GetCredentialReport GetServiceLastAccessedDetails ListPolicies"
     ),
     "kms": "GetKeyPolicy ListKeys",
     "lambda": "GetPolicy ListAliases ListFunctionUrlConfigs ListFunctions ListVersionsByFunction",
