@@ -73,11 +73,11 @@ def actions(statement: Statement) -> frozenset[str]:
 
 
 def broad_actions(statements: Iterable[Statement]) -> frozenset[str]:
-    """Return the actions that statements are about on every resource of a kind, by any spelling."""
+    """Return the known actions that statements are about on every resource of a kind, by any spelling."""
     broad = frozenset[str]()
     for statement in statements:
         if "NotResource" in statement:
-            broad |= actions(statement) - _union(map(_on_any, listed(statement["NotResource"])))
+            broad |= actions(statement) & (_on_any("*") - _union(map(_on_any, listed(statement["NotResource"]))))
         else:
             broad |= actions(statement) & _union(map(_on_any, listed(statement.get("Resource"))))
     return broad

@@ -30,9 +30,10 @@ any_resource = st.sampled_from(
     ["*", "**", "arn:*", "arn:aws:*", "arn:*:*:*:*:*", ["arn:aws:s3:::named", "*"], "arn:aws:*:*:123456789012:*"]
 )
 everywhere = any_resource.map(lambda it: {"Resource": it}) | st.just({"NotResource": "arn:aws:s3:::but"})
-named_actions = st.lists(st.sampled_from(sorted(known_actions())), min_size=1, max_size=5)
+names = st.sampled_from([*sorted(known_actions()), "ec2:MadeTomorrow", "tomorrow:*"])
+named_actions = st.lists(names, min_size=1, max_size=5)
 NAMED = ("arn:aws:s3:::bucket/*", f"arn:aws:iam::{OWN}:role/r", f"arn:aws:sagemaker:eu-west-1:{OWN}:endpoint/e*")
-named = st.builds(lambda names, arn: {**STAR, "Action": names, "Resource": arn}, named_actions, st.sampled_from(NAMED))
+named = st.builds(lambda those, arn: {**STAR, "Action": those, "Resource": arn}, named_actions, st.sampled_from(NAMED))
 
 
 def rules(*statements: dict[str, Any]) -> set[str]:
@@ -56,6 +57,7 @@ def test_a_whole_service_is_found_in_any_spelling(service: str, where: Any, form
     found = rules(statement)
     assert "policy-admin" not in found
     assert ("policy-not-action" if "NotResource" in where else "policy-service-wildcard") in found
+    assert rules({**statement, "Action": [statement["Action"], "ec2:MadeTomorrow", "tomorrow:*"]}) == found
     assert rules({**statement, "Effect": "Deny"}) == set()
 
 
