@@ -7,7 +7,6 @@ import uuid
 from typing import Any
 
 from . import logs
-from .aws.caller_limit import CallerLimit
 from .aws.endpoint import EndpointClient
 from .config import Settings
 from .fetching import ImageFetcher
@@ -15,11 +14,16 @@ from .service import Service
 
 logs.configure()
 _settings = Settings.from_environment(os.environ)
+_limit = None
+if _settings.caller_table:  # most functions have none, and start without this module
+    from .aws.caller_limit import CallerLimit
+
+    _limit = CallerLimit(_settings)
 _service = Service(
     _settings,
     EndpointClient(_settings),
     ImageFetcher(_settings.max_image_bytes, _settings.fetch_timeout_seconds, _settings.contact),
-    CallerLimit(_settings) if _settings.caller_table else None,
+    _limit,
 )
 
 

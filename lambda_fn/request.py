@@ -43,7 +43,7 @@ class HttpRequest:
             body = event.get("body") or ""
             authorizer = event["requestContext"].get("authorizer") or {}
             return cls(
-                method=event["requestContext"]["http"]["method"].upper(),
+                method=event["requestContext"]["http"]["method"].upper().encode("ascii").decode(),
                 path=str(event.get("rawPath") or "/"),
                 headers={name.lower(): str(value) for name, value in (event.get("headers") or {}).items()},
                 query={name: str(value) for name, value in (event.get("queryStringParameters") or {}).items()},

@@ -10,10 +10,9 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from . import metrics
-from .aws.caller_limit import CallerLimit
 from .aws.endpoint import Classification, EndpointClient
 from .config import Settings
 from .connection import Deadline
@@ -21,6 +20,9 @@ from .errors import InternalError, MethodNotAllowedError, NotFoundError, NotRead
 from .fetching import ImageFetcher
 from .image_url import ImageUrl
 from .request import ClassificationRequest, HttpRequest, checked_event, from_document, from_http
+
+if TYPE_CHECKING:
+    from .aws.caller_limit import CallerLimit
 
 logger = logging.getLogger(__name__)
 

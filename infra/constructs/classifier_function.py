@@ -95,7 +95,7 @@ class ClassifierFunction(Construct):
             time_to_live_attribute="expires",
             removal_policy=RemovalPolicy.DESTROY,
         )
-        reason = "It holds the counters of two minutes: there is nothing to restore."
+        reason = "Its counters are of no use after a minute: there is nothing to restore."
         acknowledge(cast(CfnResource, table.node.default_child), "AwsSolutions-DDB3", reason)
         self.role.allow("Callers", ["dynamodb:UpdateItem"], [table.table_arn])
         self.function.add_environment("CALLER_TABLE", table.table_name)

@@ -12,11 +12,14 @@ from collections.abc import Mapping
 from ..config import Settings
 from ..connection import Deadline
 from ..errors import ServiceError, ThrottledError
-from .signed import THROTTLING, SignedClient, error_kind, json_object
+from .signed import SignedClient, json_object
 
 _HEADERS = {"Content-Type": "application/x-amz-json-1.0", "X-Amz-Target": "DynamoDB_20120810.UpdateItem"}
 _SECONDS = 1.0
 _MAX_ANSWER_BYTES = 64 * 1024
+# Why DynamoDB throttles a counter that is written too often (API reference, ThrottlingReason); other reasons are of the
+# table or of the account, so of all callers.
+_HOT = "KeyRangeThroughputExceeded"
 
 logger = logging.getLogger(__name__)
 
@@ -28,17 +31,27 @@ class CallerLimit:
         self._client = SignedClient(settings.dynamodb_url, "dynamodb", settings.region, environ)
         self._table = settings.caller_table
         self._limit = settings.caller_requests_per_minute
+        self._over: dict[str, int] = {}
 
     def count(self, caller: str, deadline: Deadline) -> None:
         """Count a request of a caller (an ARN); raise ThrottledError if it is one too many.
 
-        Sessions of a role are one caller, for whoever may assume it chooses their names. Where DynamoDB is out of reach
-        the request goes on, and the log says so: a limit that fails must not take the classifier with it. But a counter
-        that is throttled means that its caller sends hundreds of requests a second, who is refused.
+        Sessions of a role and federated users of an account are one caller, for whoever makes them chooses their names.
+        Where DynamoDB is out of reach the request goes on, and the log says so: a limit that fails must not take the
+        classifier with it. But a counter that is throttled by itself means that its caller sends hundreds of requests a
+        second, who is refused.
         """
         minute, second = divmod(int(time.time()), 60)
-        if ":assumed-role/" in caller:
+        if ":sts:" in caller:
             caller = caller.rpartition("/")[0]
+        # Who is over the limit in a minute stays so, and costs no more writes.
+        if self._over.get(caller) == minute or self._is_over(caller, minute, deadline.within(_SECONDS)):
+            self._over[caller] = minute
+            throttled = ThrottledError(f"You may send {self._limit} requests a minute. Try again in the next one.")
+            throttled.headers = {"retry-after": str(60 - second)}
+            raise throttled
+
+    def _is_over(self, caller: str, minute: int, deadline: Deadline) -> bool:
         request = {
             "TableName": self._table,
             "Key": {"caller_and_minute": {"S": f"{caller} {minute}"}},
@@ -47,21 +60,14 @@ class CallerLimit:
             "ReturnValues": "UPDATED_NEW",
         }
         try:
-            deadline = deadline.within(_SECONDS)
-            response, payload = self._client.post(
-                "/", _HEADERS, json.dumps(request).encode(), deadline, _MAX_ANSWER_BYTES
-            )
+            body = json.dumps(request).encode()
+            response, payload = self._client.post("/", _HEADERS, body, deadline, _MAX_ANSWER_BYTES)
             document = json_object(payload)
             if response.status == 200:
-                too_many = int(document["Attributes"]["requests"]["N"]) > self._limit
-            else:
-                too_many = error_kind(response, document) in THROTTLING
-                if not too_many:
-                    raise ValueError(f"{response.status}: {document}")
+                return int(document["Attributes"]["requests"]["N"]) > self._limit
+            if _HOT in str(document):
+                return True
+            raise ValueError(f"{response.status}: {document}")
         except (OSError, http.client.HTTPException, KeyError, TypeError, ValueError, ServiceError) as error:
             logger.error("the limit of callers does not hold", extra={"detail": repr(error)})
-            return
-        if too_many:
-            throttled = ThrottledError(f"You may send {self._limit} requests a minute. Try again in the next one.")
-            throttled.headers = {"retry-after": str(60 - second)}
-            raise throttled
+            return False

@@ -20,10 +20,11 @@ from ..errors import (
     ThrottledError,
     TimedOutError,
 )
-from .signed import THROTTLING, SignedClient, error_kind, json_object
+from .signed import SignedClient, json_object
 
 # AWS's media type for an image of any format: the server looks at the bytes, not at what a caller calls them.
 _IMAGE_TYPE = "application/x-image"
+_THROTTLING = frozenset({"ThrottlingException", "Throttling", "TooManyRequestsException", "RequestLimitExceeded"})
 _MAX_ANSWER_BYTES = 6 * 1024 * 1024
 _MAX_MODEL_MESSAGE = 500
 
@@ -80,13 +81,15 @@ def _refuse_constant(name: str) -> None:
 def _error_of(response: http.client.HTTPResponse, payload: bytes) -> ServiceError:
     """Return what an answer of InvokeEndpoint other than 200 means to our caller."""
     status, document = response.status, json_object(payload)
-    kind = error_kind(response, document)
+    # AWS's name of an error is in this header, sometimes followed by a colon and an address, or in the JSON body.
+    kind = response.getheader("x-amzn-errortype") or str(document.get("__type", ""))
+    kind = kind.partition(":")[0].rpartition("#")[2]
     detail = f"InvokeEndpoint answered {status} {kind}: {payload[:1000].decode(errors='replace')}"
     if kind == "ModelError" or status == 424:
         return _model_error(document, detail)
     if kind == "ModelNotReadyException":
         return NotReadyError(detail=detail)
-    if kind in THROTTLING or status == 429:
+    if kind in _THROTTLING or status == 429:
         return ThrottledError(detail=detail)
     # AWS answers a missing, starting or scaled-to-zero endpoint with a ValidationError. Nothing that a caller sends
     # can cause one, for every header and the size of the body are ours.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import http.client
 import json
 import ssl
@@ -19,12 +20,6 @@ from ..errors import InternalError
 
 # Load balancers close idle connections after a minute. An environment that was frozen meanwhile does not hear of it.
 _MAX_IDLE_SECONDS = 30.0
-THROTTLING = frozenset(
-    {
-        *("ThrottlingException", "Throttling", "TooManyRequestsException", "RequestLimitExceeded"),
-        "ProvisionedThroughputExceededException",
-    }
-)
 
 
 class SignedClient:
@@ -35,8 +30,7 @@ class SignedClient:
         self.host = url.netloc
         self._base_path = url.path
         self._base_url = base_url
-        # Loading the certificate authorities takes tens of milliseconds: at start, where Lambda gives a full CPU.
-        tls = ssl.create_default_context(cafile=environ.get("AWS_CA_BUNDLE")) if url.scheme == "https" else None
+        tls = _tls(environ.get("AWS_CA_BUNDLE")) if url.scheme == "https" else None
         self._service, self._region, self._environ = service, region, environ
         port = url.port or (443 if url.scheme == "https" else 80)
         self._connection = DeadlineConnection(url.hostname or "", port, Deadline(0), tls)
@@ -89,11 +83,10 @@ class SignedClient:
         return dict(request.headers.items())
 
 
-def error_kind(response: http.client.HTTPResponse, document: Mapping[str, Any]) -> str:
-    """Return AWS's name of an error."""
-    # It is in this header, sometimes followed by a colon and an address, or in the JSON body.
-    kind = response.getheader("x-amzn-errortype") or str(document.get("__type", ""))
-    return kind.partition(":")[0].rpartition("#")[2]
+@functools.cache
+def _tls(authorities: str | None) -> ssl.SSLContext:
+    # Loading the authorities takes tens of milliseconds: once, and at start, where Lambda gives a full CPU.
+    return ssl.create_default_context(cafile=authorities)
 
 
 def json_object(text: Any) -> dict[str, Any]:

@@ -17,6 +17,7 @@ from lambda_fn.config import ConfigurationError, Settings
 CALL = """
 import json, sys
 from lambda_fn.handler import handler
+assert "lambda_fn.aws.caller_limit" not in sys.modules  # which most functions do not need
 class Context:
     aws_request_id = "request-1"
     def get_remaining_time_in_millis(self): return 5000

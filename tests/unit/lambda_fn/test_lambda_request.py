@@ -84,8 +84,8 @@ WRONG_QUERIES = (
     {"top_k": "9" * 5000}, {"top_k": ""}, {"scores": "1"}, {"topk": "5"}, {"url": "https://example.com/"},
 )  # fmt: skip
 WRONG_EVENTS = (
-    {"requestContext": None}, {"requestContext": {"http": {"method": 5}}}, {"headers": [1]}, {"body": 5},
-    {"body": "not base64!", "isBase64Encoded": True}, {"body": "\ud800"},
+    {"requestContext": None}, *({"requestContext": {"http": {"method": method}}} for method in (5, "\ud800")),
+    {"headers": [1]}, {"body": 5}, {"body": "not base64!", "isBase64Encoded": True}, {"body": "\ud800"},
 )  # fmt: skip
 
 
