@@ -2,7 +2,7 @@
 
 from dataclasses import replace
 
-from templates import PROJECT, SynthesisedStage, role_for, statements
+from templates import PROJECT, SynthesisedStage
 
 from infra.tables.function import ConcurrencyScalingSettings
 
@@ -68,16 +68,6 @@ def test_a_public_url_passes_the_checks_only_with_its_reason_on_record(synthesis
         "FUNCTION_URL_IS_SIGNED",
         "PRINCIPAL_IS_NAMED",
     }
-
-
-def test_a_limit_of_callers_passes_the_checks_and_lets_the_function_count(synthesise, stages):
-    settings = stages["dev"].settings
-    stage = synthesise(replace(settings, function=replace(settings.function, caller_requests_per_minute=60)))
-    (table,) = stage.resources("inference", "AWS::DynamoDB::Table")
-    counting = [s for s in statements(role_for(stage, "inference", "Classifier function")) if "dynamodb" in str(s)]
-    assert [(s["Action"], s["Resource"]) for s in counting] == [
-        (["dynamodb:UpdateItem"], [{"Fn::GetAtt": [table, "Arn"]}])
-    ]
 
 
 def test_concurrency_is_provisioned_on_the_alias_never_on_the_version(stage):

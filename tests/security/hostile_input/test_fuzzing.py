@@ -24,7 +24,7 @@ from typing import Any
 
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from lambda_fakes import certificate_authority, fake_server, raw, reply
+from lambda_fakes import certificate_authority, fake_server, http_event, raw, reply
 from PIL import Image
 from serving_fixtures import encode, make_artifact
 
@@ -195,9 +195,7 @@ FIELDS = st.dictionaries(st.text(max_size=9), JSON, max_size=2)
 
 def http(path: str, method: str, kind: str, fields: dict[str, Any], query: object, body: bytes) -> dict[str, object]:
     signed = {"authorization": SIGNATURE, "x-amz-security-token": TOKEN, "content-type": kind}
-    event = {"rawPath": path, "requestContext": {"http": {"method": method}}, "headers": fields | signed}
-    encoded = {"body": base64.b64encode(body).decode(), "isBase64Encoded": True}
-    return event | encoded | {"queryStringParameters": query}
+    return http_event(body, method=method, path=path, headers=fields | signed, queryStringParameters=query)
 
 
 PATHS = st.sampled_from(["/", "/", "/health", "/openapi.json", "/%2e%2e/"]) | st.text(max_size=9)

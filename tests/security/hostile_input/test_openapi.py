@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 from collections.abc import Callable, Iterable
 from types import SimpleNamespace
 from typing import Any
@@ -10,7 +9,7 @@ from urllib.parse import parse_qs
 
 import schemathesis
 from hypothesis import assume, settings
-from lambda_fakes import ANSWER
+from lambda_fakes import ANSWER, http_event
 from schemathesis.config import SchemathesisConfig
 
 from lambda_fn.aws.endpoint import Classification
@@ -43,14 +42,10 @@ def function_url(environ: dict[str, Any], start_response: Callable[..., Any]) ->
     headers = {name[5:].replace("_", "-").lower(): environ[name] for name in environ if name.startswith("HTTP_")}
     headers["content-type"] = environ.get("CONTENT_TYPE", "")
     query = parse_qs(environ["QUERY_STRING"], keep_blank_values=True)
-    event = {
-        "rawPath": environ["PATH_INFO"],
-        "queryStringParameters": {name: ",".join(values) for name, values in query.items()},
-        "headers": headers,
-        "requestContext": {"http": {"method": environ["REQUEST_METHOD"]}},
-        "body": base64.b64encode(environ["wsgi.input"].read(int(environ.get("CONTENT_LENGTH") or 0))).decode(),
-        "isBase64Encoded": True,
-    }
+    body = environ["wsgi.input"].read(int(environ.get("CONTENT_LENGTH") or 0))
+    joined = {name: ",".join(values) for name, values in query.items()}
+    event = http_event(body, method=environ["REQUEST_METHOD"], path=environ["PATH_INFO"], headers=headers)
+    event["queryStringParameters"] = joined
     forbidden = {"statusCode": 403, "headers": {"content-type": "application/json"}, "body": '{"Message": "Forbidden"}'}
     reply = answer(event) if headers.get("authorization") == AUTHORIZATION else forbidden
     start_response(f"{reply['statusCode']} -", [*reply["headers"].items()])

@@ -26,7 +26,7 @@ def stages(tmp_path_factory: pytest.TempPathFactory) -> list[SynthesisedStage]:
         local,
         training=replace(local.training, image=image),
         serving=replace(local.serving, capture=CaptureSettings()),
-        function=replace(local.function, source_ips=("127.0.0.1/32",)),
+        function=replace(local.function, source_ips=("127.0.0.1/32",), caller_requests_per_minute=5),
         notebook=NotebookSettings(),
         cost_guard=CostGuardSettings(monthly_usd=1, idle_endpoint="delete", training_hours=24, notebook_hours=24),
         audit=AuditSettings(trusted=(f"arn:aws:iam::{ACCOUNT}:user/auditor",)),

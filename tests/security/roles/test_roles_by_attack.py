@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 import os
 import subprocess
+import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from guarded_stage import TAGS, launch
@@ -98,3 +100,26 @@ def test_a_role_does_all_that_it_must_and_is_refused_all_that_it_must_not(
     assert {case: performs(aws, keys[role], case, urls) for case in refused_first} == expected
     record_property("rights of roles that were used", list(expected.values()).count(True))
     record_property("requests of roles that were refused", list(expected.values()).count(False))
+
+
+def test_a_caller_over_the_limit_is_refused_and_another_is_not(
+    aws: LocalAws,
+    known: dict[str, str],
+    urls: dict[str, str],
+    stages: list[SynthesisedStage],
+    record_property: Callable[[str, object], None],
+) -> None:
+    limit, url = stages[0].settings.function.caller_requests_per_minute or 0, urls[known["ClassifierLive"]]
+    calling = policy({"Action": "lambda:*", "Resource": "*"})
+    greedy, modest = (aws.user(f"{name}-caller", calling) for name in ("greedy", "modest"))
+    began = time.time() // 60
+    with ThreadPoolExecutor(3) as pool:
+        answers = [*pool.map(lambda _: aws.call(url, b"image", greedy), range(4 * limit))]
+    taken = [answer for answer in answers if b"You may send" not in answer.data]
+    minutes = int(time.time() // 60 - began) + 1
+    assert limit <= len(taken) <= limit * minutes
+    assert not {answer.status for answer in taken} & {403, 429}
+    refused = [answer for answer in answers if answer not in taken]
+    assert all((answer.status, int(answer.headers["retry-after"]) <= 60) == (429, True) for answer in refused)
+    assert aws.call(url, b"image", modest).status not in (403, 429)
+    record_property("callers: requests over the limit of a caller refused", len(refused))

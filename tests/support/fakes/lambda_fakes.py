@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import contextlib
 import datetime
 import json
@@ -24,6 +25,7 @@ ANSWER = {
     "predictions": [{"label": "Carolina Dog", "probability": 0.75}, {"label": "Köter", "probability": 0.25}],
     "model": {"name": "dogs", "version": "sha256:abc"},
 }
+JPEG = b"\xff\xd8\xff\xe0 not decoded here"
 CREDENTIALS = {"AWS_ACCESS_KEY_ID": "AKIDEXAMPLE", "AWS_SECRET_ACCESS_KEY": "secret", "AWS_SESSION_TOKEN": "token"}
 
 Send = Callable[[BaseHTTPRequestHandler], None]
@@ -55,6 +57,20 @@ class FakeServer:
     @property
     def connections(self) -> int:
         return len({request.connection for request in self.requests})
+
+
+def http_event(
+    body: bytes | str | None = JPEG,
+    content_type: str = "image/jpeg",
+    *,
+    method: str = "POST",
+    path: str = "/",
+    **more: Any,
+) -> dict[str, Any]:
+    """What Lambda makes of a request to the function's URL."""
+    event = {"rawPath": path, "headers": {"CONTENT-Type": content_type}, "requestContext": {"http": {"method": method}}}
+    text = base64.b64encode(body).decode() if isinstance(body, bytes) else body
+    return {**event, "body": text, "isBase64Encoded": isinstance(body, bytes), **more}
 
 
 def reply(

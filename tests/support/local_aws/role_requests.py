@@ -34,7 +34,7 @@ _OPERATIONS = {
 _NAMES = (
     *("EndpointName", "TrainingJobName", "HyperParameterTuningJobName", "TransformJobName", "NotebookInstanceName"),
     *("ModelName", "repositoryName", "projectName", "name", "Name", "Rule", "RoleName", "UserName", "StackName"),
-    *("AlarmName", "FunctionName"),
+    *("AlarmName", "FunctionName", "TableName"),
 )
 _ARNS = ("ResourceArn", "TopicArn", "KeyId", "RoleArn", "Role")
 _LISTS = ("InstanceIds", "AlarmNames", "Resources")
@@ -117,6 +117,7 @@ def _members(case: Case, given: dict[str, str]) -> dict[str, Any]:
         **({"Tags": [{"Key": "k", "Value": "v"}]} if "Tags" in case.action else {}),
         **({"Qualifier": parts[2]} if any(parts[2:]) else {}),
         **({"EncryptionContext": context} if context else {}),
+        **({"Key": {"k": {"S": "x"}}, "Item": {"k": {"S": "x"}}} if case.action.startswith("dynamodb:") else {}),
         "logGroupName": resource.removeprefix("log-group:").partition(":log-stream:")[0],
         "Namespace": given.get("cloudwatch:namespace", "Kennel"),
         "MetricData": [{"MetricName": "m", "Value": 1.0}],

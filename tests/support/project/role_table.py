@@ -18,6 +18,7 @@ ROLES = [name for name in TABLES if name[0].isupper()]
 #: ARNs by the type and the physical id of a resource; of all other types the id is what the table means.
 _ARNS = {
     "CodeBuild::Project": "codebuild:{}:project/",
+    "DynamoDB::Table": "dynamodb:{}:table/",
     "ECR::Repository": "ecr:{}:repository/",
     "Events::Rule": "events:{}:rule/",
     "IAM::Role": f"iam::{ACCOUNT}:role/",

@@ -4,6 +4,7 @@ import base64
 import json
 
 import pytest
+from lambda_fakes import http_event
 
 from lambda_fn.errors import BadRequestError, ImageTooLargeError, UnsupportedMediaTypeError
 from lambda_fn.image_url import ImageUrl
@@ -16,20 +17,8 @@ URL = {"url": "https://example.com/dog.jpg"}
 IMAGE_URL = ImageUrl("example.com", "/dog.jpg")
 
 
-def event(body=None, *, content_type="image/png", query=None):
-    is_bytes = isinstance(body, bytes)
-    return {
-        "rawPath": "/",
-        "headers": {"host": "x", "CONTENT-Type": content_type},
-        **({"queryStringParameters": query} if query else {}),
-        "requestContext": {"http": {"method": "POST"}},
-        "body": base64.b64encode(body).decode() if is_bytes else body,
-        "isBase64Encoded": is_bytes,
-    }
-
-
-def parse(*args, **kwargs):
-    return from_http(HttpRequest.from_event(event(*args, **kwargs)), LIMIT)
+def parse(body, content_type="image/png", query=None):
+    return from_http(HttpRequest.from_event(http_event(body, content_type, queryStringParameters=query)), LIMIT)
 
 
 @pytest.mark.parametrize("content_type", ["", "IMAGE/PNG; q=1", "file-path/raw-bytes", "image/svg+xml", "image/jpg"])
@@ -117,5 +106,5 @@ def test_a_document_that_is_no_request_is_refused_with_a_reason(document, messag
 )  # fmt: skip
 def test_an_event_that_is_no_request_is_refused_with_a_reason(changes, message):
     with pytest.raises(BadRequestError) as caught:
-        from_http(HttpRequest.from_event(event(PNG) | {"body": "x", "isBase64Encoded": False} | changes), LIMIT)
+        from_http(HttpRequest.from_event(http_event("x") | changes), LIMIT)
     assert message in caught.value.message.replace('"scores" must', '"scores" must, "top_k"')

@@ -10,7 +10,8 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
-from lambda_fakes import ANSWER, CREDENTIALS, aws_error, certificate_authority, drip, fake_server, reply
+from lambda_fakes import ANSWER, CREDENTIALS, JPEG, aws_error, certificate_authority, drip, fake_server, reply
+from lambda_fakes import http_event as post
 from PIL import Image
 
 from lambda_fn.aws.endpoint import EndpointClient
@@ -18,22 +19,11 @@ from lambda_fn.errors import ServiceError, UnsupportedEventError
 from lambda_fn.fetching import ImageFetcher
 from lambda_fn.service import Service
 
-JPEG = b"\xff\xd8\xff\xe0 an image"
 INLINE = {"image": base64.b64encode(JPEG).decode()}
 REQUEST_ID = "8f507cfc-0000-4697-b07a-ac58fc914c95"
 
 
-def post(body=JPEG, content_type="image/jpeg", method="POST", path="/"):
-    return {
-        "rawPath": path,
-        "headers": {"content-type": content_type},
-        "requestContext": {"http": {"method": method}},
-        "body": base64.b64encode(body).decode(),
-        "isBase64Encoded": True,
-    }
-
-
-def post_json(document):
+def json_event(document):
     return post(json.dumps(document).encode(), "application/json")
 
 
@@ -69,7 +59,7 @@ def metric_lines(capsys):
     return [json.loads(line) for line in capsys.readouterr().out.splitlines()]
 
 
-@pytest.mark.parametrize("event", [post(), post_json(INLINE), INLINE])
+@pytest.mark.parametrize("event", [post(), json_event(INLINE), INLINE])
 def test_an_image_is_classified_and_the_contracts_members_come_back(event):
     answer = {**ANSWER, "scores": [0.25, 0.75]}
     with fake_server(reply(document={**answer, "debug": "/opt/ml/model"})) as server:
@@ -104,9 +94,9 @@ def test_an_image_from_a_url_is_classified_and_only_its_host_is_logged(tmp_path,
         (post(path="/classify"), 404, "not_found"), (post(method="OPTIONS"), 405, "method_not_allowed"),
         (post(path="/health"), 405, "method_not_allowed"), (post(b"x" * 2001), 413, "image_too_large"),
         (post(content_type="application/x-www-form-urlencoded"), 415, "unsupported_media_type"),
-        (post_json({"url": "http://example.com/dog.jpg"}), 422, "url_not_allowed"),
-        (post_json({"url": "https://169.254.169.254/latest/meta-data"}), 422, "url_not_allowed"),
-        (post_json({"url": "https://localhost/"}), 422, "url_not_allowed"),
+        (json_event({"url": "http://example.com/dog.jpg"}), 422, "url_not_allowed"),
+        (json_event({"url": "https://169.254.169.254/latest/meta-data"}), 422, "url_not_allowed"),
+        (json_event({"url": "https://localhost/"}), 422, "url_not_allowed"),
     ],
 )  # fmt: skip
 def test_a_bad_request_is_answered_before_the_endpoint_hears_of_it(event, status, code, caplog):
