@@ -7,6 +7,8 @@ import json
 import os
 import re
 import subprocess
+import sys
+import sysconfig
 import types
 from collections.abc import Callable, Collection
 from typing import Any
@@ -28,6 +30,10 @@ _URL_PATH = re.compile(r"/functions/[^/]+/urls?(\?|$)")
 # writes its lines before its answer, so they are on their way; MiniStack would wait 50 ms for a first line.
 _LOG_WAIT_SECONDS = (0.005, 0.002, 0.25)
 
+#: Starts a function's program with the installed libraries, but without what files of paths among them (.pth) lead to:
+#: a project that is installed in place would stand in for modules that the function's package lacks.
+_START = "import runpy, sys; sys.path.append(sys.argv.pop(1)); runpy.run_path(sys.argv[1], run_name='__main__')"
+
 
 def moved(text: str, endpoint_url: str) -> str:
     """Write the local function URLs in a text as they are on this server, whatever port an earlier one had."""
@@ -46,6 +52,8 @@ def install(endpoint_url: str, processes: ProcessRegistry, private: Collection[s
         environment = options.pop("env", None) or os.environ
         options["env"] = {name: value for name, value in environment.items() if name not in private}
         options["env"].setdefault("AWS_LAMBDA_INITIALIZATION_TYPE", "on-demand")
+        if args[0] == sys.executable:
+            args = [sys.executable, "-SP", "-c", _START, sysconfig.get_path("purelib"), *args[1:]]
         worker = subprocess.Popen(args, start_new_session=True, **options)
         processes.adopt(worker)
         return worker

@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 from local_aws_harness import LAMBDA_TRUST, policy, zipped
 from sagemaker_local import LocalSageMaker
+from templates import PROJECT
 from waiting import wait_until
-
-PACKAGE = Path(__file__).parents[3] / "lambda_fn"
 
 
 def test_503_without_capacity_and_429_when_throttled(aws: LocalSageMaker, role: str) -> None:
-    code = zipped({f"lambda_fn/{path.name}": path.read_bytes() for path in PACKAGE.glob("*.py")})
+    code = zipped({str(path.relative_to(PROJECT)): path.read_bytes() for path in PROJECT.glob("lambda_fn/**/*.py")})
     invoke = {"Action": "sagemaker:InvokeEndpoint", "Resource": "*"}
     aws.lambda_.create_function(
         FunctionName="classifier",

@@ -15,7 +15,7 @@ from waiting import wait_until
 
 # Answers with its surroundings, or waits for a file to appear.
 SOURCE = """
-import boto3, json, os, pathlib, sys, time
+import boto3, importlib.util, json, os, pathlib, sys, time
 
 def handler(event, context):
     if "rawPath" in event:
@@ -27,6 +27,7 @@ def handler(event, context):
             time.sleep(0.01)
         return "done"
     return {"environment": dict(os.environ), "python": sys.executable,
+            "ours": [name for name in ("cli", "emulator", "lambda_fn", "model") if importlib.util.find_spec(name)],
             "arn": boto3.client("sts").get_caller_identity()["Arn"]}
 """
 
@@ -54,7 +55,7 @@ def url(aws: LocalAws) -> str:
 def test_a_function_sees_its_own_surroundings_only(aws: LocalAws, url: str) -> None:
     answer = json.loads(aws.lambda_.invoke(FunctionName="f")["Payload"].read())
     assert answer["arn"].startswith("arn:aws:sts::000000000000:assumed-role/f-function/")
-    assert answer["python"] == sys.executable
+    assert (answer["python"], answer["ours"]) == (sys.executable, [])
     environment = answer["environment"]
     assert environment["AWS_ENDPOINT_URL"] == aws.environment["AWS_ENDPOINT_URL"]
     assert aws.environment["AWS_SECRET_ACCESS_KEY"] not in environment.values()

@@ -7,7 +7,7 @@ from http.server import BaseHTTPRequestHandler
 from itertools import chain, repeat
 
 import pytest
-from lambda_fakes import Authority, certificate_authority, fake_server, raw
+from lambda_fakes import JPEG, Authority, certificate_authority, fake_server, raw
 
 from lambda_fn.connection import Deadline
 from lambda_fn.errors import ImageTooLargeError, ServiceError
@@ -22,7 +22,6 @@ FLOOD = 64 * 2**20
 BLOCK = b"x" * 65536
 OK = b"HTTP/1.1 200 OK\r\n"
 CHUNKED = OK + b"Transfer-Encoding: chunked\r\n\r\n"
-JPEG = b"\xff\xd8\xff\xe0 not decoded here"
 
 
 @pytest.fixture(scope="module")

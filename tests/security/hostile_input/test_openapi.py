@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable
 from types import SimpleNamespace
 from typing import Any
@@ -11,6 +12,7 @@ import schemathesis
 from hypothesis import assume, settings
 from lambda_fakes import ANSWER, http_event
 from schemathesis.config import SchemathesisConfig
+from templates import PROJECT
 
 from lambda_fn.aws.endpoint import Classification
 from lambda_fn.config import Settings
@@ -77,6 +79,8 @@ def test_it_is_openapi_and_many_requests_were_sent(record_property: Callable[[st
     record_property("OpenAPI: requests of schemathesis answered as described", len(statuses))
 
 
-def test_every_error_is_described() -> None:
+def test_every_error_is_described_here_and_in_the_documentation() -> None:
     codes = SCHEMA.raw_schema["components"]["schemas"]["Error"]["properties"]["error"]["properties"]["code"]["enum"]
-    assert sorted(codes) == sorted(error.code for error in ServiceError.__subclasses__())
+    table = re.findall(r"^\| (\d{3}) \| `(\w+)` \|", (PROJECT / "docs/function.md").read_text("utf-8"), re.MULTILINE)
+    assert sorted(table) == sorted((str(error.status), error.code) for error in ServiceError.__subclasses__())
+    assert sorted(codes) == sorted(code for _, code in table)

@@ -7,7 +7,7 @@ import threading
 import time
 
 import pytest
-from lambda_fakes import certificate_authority, drip, fake_server, raw, reply
+from lambda_fakes import JPEG, certificate_authority, drip, fake_server, raw, reply
 
 from lambda_fn.connection import Deadline
 from lambda_fn.errors import ServiceError, UrlFetchError
@@ -16,7 +16,6 @@ from lambda_fn.image_url import parse_image_url
 
 HOST = "dogs.example"
 URL = f"https://{HOST}/dog.jpg?size=1"
-JPEG = b"\xff\xd8\xff\xe0 not decoded here"
 
 
 @pytest.fixture(scope="module")
