@@ -60,12 +60,7 @@ class FakeServer:
 
 
 def http_event(
-    body: bytes | str | None = JPEG,
-    content_type: str = "image/jpeg",
-    *,
-    method: str = "POST",
-    path: str = "/",
-    **more: Any,
+    body: bytes | str = JPEG, content_type: str = "image/jpeg", *, method: str = "POST", path: str = "/", **more: Any
 ) -> dict[str, Any]:
     """What Lambda makes of a request to the function's URL."""
     event = {"rawPath": path, "headers": {"CONTENT-Type": content_type}, "requestContext": {"http": {"method": method}}}
