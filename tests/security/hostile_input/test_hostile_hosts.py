@@ -67,7 +67,6 @@ MALFORMED = {
     "chunks twice": chunk(SIZE).replace(b"\r\n", b"\r\nTransfer-Encoding: chunked\r\n", 1),
     "another coding": plain(b"Transfer-Encoding: gzip, chunked", content=SIZE + b"\r\n" + JPEG + b"\r\n0\r\n\r\n"),
     "two lengths": plain(LENGTH, b"Content-Length: 3"),
-    "deflated": plain(LENGTH, b"Content-Encoding: deflate"),
     "deflated as well": plain(LENGTH, b"Content-Encoding: identity", b"Content-Encoding: gzip"),
 }
 

@@ -27,16 +27,11 @@ CHECKS = {
     # Whether bytes are an image, and a URL leads to one, no form tells.
     "positive_data_acceptance": {"expected-statuses": ["2xx", 415, 422]},
 }
+ENDPOINT: Any = SimpleNamespace(classify=lambda *_, **__: Classification(scores=[0.5], **ANSWER))  # type: ignore
+FETCHER: Any = SimpleNamespace(fetch=lambda *_: b"an image")
+SETTINGS = Settings.from_environment({"ENDPOINT_NAME": "dogs-1", "AWS_REGION": "us-east-1"})
+SERVICE = Service(SETTINGS, ENDPOINT, FETCHER)
 statuses: list[int] = []
-
-
-def answer(event: dict[str, Any]) -> dict[str, Any]:
-    endpoint: Any = SimpleNamespace(classify=lambda *_, **__: Classification(scores=[0.5], **ANSWER))  # type: ignore
-    fetcher: Any = SimpleNamespace(fetch=lambda *_: b"an image")
-    made = Settings.from_environment({"ENDPOINT_NAME": "dogs-1", "AWS_REGION": "us-east-1"})
-    answered = Service(made, endpoint, fetcher).answer(event, request_id="1", remaining_seconds=10)
-    statuses.append(answered["statusCode"])
-    return answered
 
 
 def function_url(environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
@@ -48,8 +43,10 @@ def function_url(environ: dict[str, Any], start_response: Callable[..., Any]) ->
     joined = {name: ",".join(values) for name, values in query.items()}
     event = http_event(body, method=environ["REQUEST_METHOD"], path=environ["PATH_INFO"], headers=headers)
     event["queryStringParameters"] = joined
-    forbidden = {"statusCode": 403, "headers": {"content-type": "application/json"}, "body": '{"Message": "Forbidden"}'}
-    reply = answer(event) if headers.get("authorization") == AUTHORIZATION else forbidden
+    reply = {"statusCode": 403, "headers": {"content-type": "application/json"}, "body": '{"Message": "Forbidden"}'}
+    if headers.get("authorization") == AUTHORIZATION:
+        reply = SERVICE.answer(event, request_id="1", remaining_seconds=10)
+        statuses.append(reply["statusCode"])
     start_response(f"{reply['statusCode']} -", [*reply["headers"].items()])
     return [reply["body"].encode()]
 
