@@ -87,7 +87,8 @@ def progress_bar(
             if monotonic() - last >= _PLAIN_INTERVAL:
                 last = monotonic()
                 count = f" {done:,}/{total:,}" if total else ""
-                console.print(f"{description}{count}{' bytes' if in_bytes else ''} ({last - started:.0f} s)")
+                unit = " bytes" if in_bytes else ""
+                error_console.print(f"{description}{count}{unit} ({last - started:.0f} s)")  # no part of a result
 
     yield report
 

@@ -7,6 +7,7 @@ import io
 import time
 from collections import defaultdict
 from collections.abc import Iterator
+from copy import copy
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from functools import cached_property
@@ -50,6 +51,11 @@ class Account:
     def region(self) -> str:
         """The region whose resources are looked at; IAM is the same in all."""
         return self.other_region or self.stage.region
+
+    def elsewhere(self, region: str | None) -> Account:
+        """Return the account in another region (None: the stage's), with all that is known of it."""
+        object.__setattr__(there := copy(self), "other_region", region)
+        return there
 
     @cached_property
     def identity(self) -> dict[str, str]:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import json
-from copy import copy
+import re
+from collections import defaultdict
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Literal
@@ -12,37 +13,57 @@ import typer
 
 from cli.auditing import fixing, identities, trust, unused
 from cli.auditing.account import Account
-from cli.auditing.findings import Report, examine
-from cli.auditing.reports.formats import FORMATS, table
+from cli.auditing.findings import Finding, NotChecked, Report, examine, name_of
+from cli.auditing.reports.formats import FORMATS
 from cli.auditing.resources import exposed, sagemaker
-from cli.auditing.resources.access_analyzer import access_analyzer, policy_validation
+from cli.auditing.resources.policies import flaw
 from cli.auditing.rules import Severity
 from cli.aws import Stage
 from cli.console import ask, console, error_console, progress_bar
-from cli.errors import UnhealthyError, UsageError
+from cli.errors import AwsError, UnhealthyError, UsageError
 
 #: Once an account, and once a region.
 GLOBAL = (
     *(identities.policy_rights, identities.combined_rights, trust.role_trust, unused.unused_roles),
-    *(unused.unused_permissions, unused.unused_policies, unused.sign_in, policy_validation, exposed.buckets),
+    *(unused.unused_permissions, unused.unused_policies, unused.sign_in, exposed.policy_validation, exposed.buckets),
 )
-REGIONAL = (*exposed.CHECKS, *sagemaker.CHECKS, access_analyzer)
+REGIONAL = (*exposed.CHECKS, *sagemaker.CHECKS)
+
+#: Role, rule and evidence: without other policies given to it, CloudFormation's role is an administrator, and the role
+#: that deploys may have it make anything. Whatever else such roles can do is reported as of any other role.
+_DESIGN = re.compile(
+    r"\S+:role/cdk-\w+-(cfn-exec-role-\S+ policy-aws-admin AdministratorAccess:"
+    r"|deploy-role-\S+ policy-(escalation default allows cloudformation:\w+ \+ cloudformation:\w+:|wildcard-resource ))"
+)
+
+
+def bootstrap_in_one(findings: Iterable[Finding]) -> Iterator[Finding]:
+    """Yield findings, with one in place of all that the template of the CDK's bootstrap has by design."""
+    roles = list[str]()
+    for each in findings:
+        if _DESIGN.match(f"{each.resource} {each.rule} {each.evidence}"):
+            roles.append(each.resource)
+        else:
+            yield each
+    if roles:
+        yield flaw("cdk-bootstrap", roles[0], f"as the CDK's template makes them: {', '.join(dict.fromkeys(roles))}")
 
 
 def assess(account: Account, regions: list[str]) -> Report:
     """Run all checks; those of a region in each of the regions."""
     with progress_bar("Looking", len(regions) + 1) as report:
         whole = examine(account, GLOBAL)
-        findings, not_checked = list(whole.findings), list(whole.not_checked)
+        findings, skipped = [*bootstrap_in_one(whole.findings)], defaultdict[NotChecked, list[str]](list)
         for done, region in enumerate(regions, start=1):
             report(done)
-            object.__setattr__(there := copy(account), "other_region", region)  # with what is known of the account
-            of_region = examine(there, REGIONAL)
+            of_region = examine(account.elsewhere(region), REGIONAL)
             findings += of_region.findings
-            not_checked += [replace(each, check=f"{each.check} in {region}") for each in of_region.not_checked]
+            for each in of_region.not_checked:
+                skipped[each].append(region)
     findings.sort(key=lambda each: list(Severity).index(each.severity))
-    unique = tuple(dict.fromkeys(not_checked))
-    return replace(whole, region=", ".join(regions), findings=tuple(findings), not_checked=unique)
+    in_regions = (NotChecked(f"{each.check} in {', '.join(where)}", each.reason) for each, where in skipped.items())
+    not_checked = tuple(dict.fromkeys((*whole.not_checked, *in_regions)))
+    return replace(whole, region=", ".join(regions), findings=tuple(findings), not_checked=not_checked)
 
 
 def audit(
@@ -50,7 +71,6 @@ def audit(
     format_: Annotated[
         Literal["table", "json", "sarif", "html"], typer.Option("--format", help="How to report.")
     ] = "table",
-    output: Annotated[Path | None, typer.Option(help="Write the report to a file.")] = None,
     unused_days: Annotated[int, typer.Option(min=1, help="What nobody used for so many days is unused.")] = 90,
     region: Annotated[list[str] | None, typer.Option(help="A region; again for others (default: all enabled).")] = None,
     fail_on: Annotated[Severity, typer.Option(help="Findings of this severity or worse: exit code 6.")] = Severity.HIGH,
@@ -67,23 +87,20 @@ def audit(
         return
     if backup is not None and not fix:
         raise UsageError("--backup is for --fix.", "kennel audit --fix --backup FILE")
-    if (output is None) == (format_ == "html") or (output is not None and format_ == "table"):
-        raise UsageError("A page goes to a file, a table to the terminal.", "kennel audit --format html --output FILE")
-    # DescribeRegions lists those that are enabled.
-    regions = region or [each["RegionName"] for each in account.call("ec2", "describe_regions")["Regions"]]
+    enabled = [each["RegionName"] for each in account.call("ec2", "describe_regions")["Regions"]]  # no others
+    if unknown := [each for each in region or () if each not in enabled]:
+        raise UsageError(f"Not enabled in this account: --region {', '.join(unknown)}.", f"One of {', '.join(enabled)}")
+    regions = list(dict.fromkeys(region or enabled))
     report = assess(account, regions)
-    if output is not None:
-        output.write_text(FORMATS[format_](report), encoding="utf-8")
-    elif format_ == "table":
-        console.print(table(report))
-    else:
-        typer.echo(json.dumps(json.loads(FORMATS[format_](report))))
-    error_console.print(f"{len(report.findings)} findings, {len(report.not_checked)} not checked in {report.region}")
+    console.print(FORMATS[format_](report))
+    error_console.print(f"Findings: {len(report.findings)}. Not checked: {len(report.not_checked)}. {report.region}")
     if fix:
         _fix(account, report, backup)
-    bad = [each for each in report.findings if list(Severity).index(each.severity) <= list(Severity).index(fail_on)]
-    if bad:
-        raise UnhealthyError(f"{len(bad)} findings of account {account.id} are {fail_on} or worse.")
+    order = list(Severity)
+    if bad := [each for each in report.findings if order.index(each.severity) <= order.index(fail_on)]:
+        raise UnhealthyError(f"Findings of account {account.id} that are {fail_on} or worse: {len(bad)}")
+    if {name_of(check) for check in GLOBAL} <= {each.check for each in report.not_checked}:
+        raise AwsError("No policy, role, user and bucket could be read.", "docs/auditing.md says what an audit needs.")
 
 
 def _fix(account: Account, report: Report, backup: Path | None) -> None:

@@ -52,14 +52,19 @@ def found(rule: str, resource: str, evidence: str, fix: str, policy: dict[str, A
     return Finding(rule, RULES[rule].severity, resource, evidence, fix, policy)
 
 
+def name_of(check: Check) -> str:
+    """Return the name of a check in a report: its function's, in words."""
+    return check.__name__.replace("_", " ")
+
+
 def examine(account: Account, checks: Iterable[Check]) -> Report:
-    """Run checks. One that AWS does not let us make becomes a NotChecked, with its function's name in words."""
+    """Run checks. One that AWS does not let us make becomes a NotChecked."""
     results: list[Finding | NotChecked] = []
     for check in checks:
         try:
             results.extend(check(account))
         except AwsError as error:
-            results.append(NotChecked(check.__name__.replace("_", " "), str(error)))
+            results.append(NotChecked(name_of(check), str(error)))
     worst = list(Severity)
     findings = [result for result in results if isinstance(result, Finding)]
     return Report(

@@ -24,6 +24,7 @@ from cli.training.following import JobLog, PhasePrinter
 from cli.training.hyperparameters import DATA_SET, encode, refuse_shell_syntax
 from cli.training.job_names import job_prefix, new_job
 from infra.bucket_layout import CHECKPOINTS, CODE, TRAINING_OUTPUT
+from infra.instance_types import has_local_storage
 from model.core.archives import write_archive
 from model.training.arguments import canonical, set_by_jobs
 from model.training.loop.metrics import METRIC_DEFINITIONS
@@ -86,8 +87,9 @@ def training_definition(stage: Stage, request: TrainingRequest, job: str) -> dic
 
     The checkpoints are kept under the name of the training or tuning job.
     """
-    bucket, training = stage.data_bucket, stage.settings.training
+    bucket, training, key = stage.data_bucket, stage.settings.training, stage.output("storage", "DataKeyArn")
     instances = request.instances or training.instance_count
+    instance_type = request.instance_type or training.instance_type
     return {
         "RoleArn": stage.output("training", "TrainingRoleArn"),
         "AlgorithmSpecification": {
@@ -96,16 +98,14 @@ def training_definition(stage: Stage, request: TrainingRequest, job: str) -> dic
             "MetricDefinitions": METRIC_DEFINITIONS,
         },
         "InputDataConfig": [_channel("training", f"s3://{bucket}/{data_set_prefix(request.data_set)}")],
-        "OutputDataConfig": {
-            "S3OutputPath": f"s3://{bucket}/{TRAINING_OUTPUT}",
-            "KmsKeyId": stage.output("storage", "DataKeyArn"),
-        },
+        "OutputDataConfig": {"S3OutputPath": f"s3://{bucket}/{TRAINING_OUTPUT}", "KmsKeyId": key},
         # A job that SageMaker begins anew finds what it had saved. The slash keeps other names that begin alike out.
         "CheckpointConfig": {"S3Uri": f"s3://{bucket}/{CHECKPOINTS}/{job}/"},
         "ResourceConfig": {
-            "InstanceType": request.instance_type or training.instance_type,
+            "InstanceType": instance_type,
             "InstanceCount": instances,
             "VolumeSizeInGB": training.volume_gb,
+            **({} if has_local_storage(instance_type) else {"VolumeKmsKeyId": key}),  # such disks take no key
         },
         "EnableInterContainerTrafficEncryption": training.encrypt_traffic and instances > 1,
         "EnableManagedSpotTraining": training.spot,

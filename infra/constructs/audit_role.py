@@ -22,7 +22,7 @@ READS = {
     "lambda": "GetPolicy ListAliases ListFunctionUrlConfigs ListFunctions ListVersionsByFunction",
     "logs": "DescribeLogGroups",
     "s3": (
-        "GetAccountPublicAccessBlock GetBucketAcl GetBucketLogging GetBucketPolicy GetBucketPublicAccessBlock "
+        "GetAccountPublicAccessBlock GetBucketAcl GetBucketPolicy GetBucketPublicAccessBlock "
         "GetEncryptionConfiguration ListAllMyBuckets"
     ),
     "sagemaker": (
@@ -30,7 +30,6 @@ READS = {
         "ListEndpointConfigs ListEndpoints ListModels ListNotebookInstances ListTags ListTrainingJobs"
     ),
     "sns": "GetTopicAttributes ListTopics",
-    "sqs": "GetQueueAttributes ListQueues",
 }
 
 

@@ -76,6 +76,7 @@ class DataBucket(Construct):
     def grant_training_job(self, role: InlineRole) -> None:
         """Allow what a training job of SageMaker needs: checkpoints that it deletes are deleted here, too."""
         self.grant_training(role)
+        self.grant_volume(role)
         role.allow_in_s3("Checkpoints", ["s3:DeleteObject"], self._objects([layout.CHECKPOINTS]))
         self._grant_encrypting(role, "Output")
 

@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-from rich.table import Column, Table
 from rich.text import Text
 
 from cli.auditing.findings import Finding, Report
@@ -23,21 +22,21 @@ _STYLES = {"critical": "bold white on red", "high": "bold red", "medium": "yello
 _LEVELS = {"critical": ("error", "9.5"), "high": ("error", "8.0"), "medium": ("warning", "5.0"), "low": ("note", "2.0")}
 
 
-def table(report: Report) -> Table:
-    """Return the findings, the worst first, and what was not checked."""
-    made = Table(Column("severity"), Column("rule, resource, evidence, fix", overflow="fold"), box=None)
+def as_table(report: Report) -> Text:
+    """Return the findings, the worst first, and what was not checked; each command in one line, to be copied."""
+    made = Text()
     for each in report.findings:
-        policy = "\npolicy.json: kennel audit --format html" if each.policy else ""
-        lines = plain(f"{each.resource}\n{each.evidence}\nfix: {each.fix}{policy}\n")
-        made.add_row(Text(each.severity, style=_STYLES[each.severity]), Text.assemble((each.rule, "bold"), f" {lines}"))
-    for skipped in report.not_checked:
-        made.add_row("not checked", f"{skipped.check}: {skipped.reason}")
-    return made
+        made.append(each.severity.ljust(10), _STYLES[each.severity]).append(each.rule.ljust(34), "bold")
+        more = ["policy.json: kennel audit --format html"] if each.policy else []
+        lines = [each.resource, each.evidence, f"fix: {each.fix}", *more]
+        made.append("\n  ".join(line.replace("\n", "\\n") for line in lines) + "\n\n")
+    lines = [f"not checked: {each.check}: {each.reason}" for each in report.not_checked]
+    return made.append("\n".join(line.replace("\n", "\\n") for line in lines))
 
 
 def as_json(report: Report) -> str:
     """Return everything as one JSON document."""
-    return json.dumps(asdict(report), default=str, indent=2)
+    return json.dumps(asdict(report), default=str)
 
 
 def as_sarif(report: Report) -> str:
@@ -59,7 +58,7 @@ def as_sarif(report: Report) -> str:
         "results": [_result(each, ids.index(each.rule)) for each in report.findings],
     }
     schema = "https://docs.oasis-open.org/sarif/sarif/v2.1.0/errata01/os/schemas/sarif-schema-2.1.0.json"
-    return json.dumps({"$schema": schema, "version": "2.1.0", "runs": [run]}, indent=2)
+    return json.dumps({"$schema": schema, "version": "2.1.0", "runs": [run]})
 
 
 def _message(text: str) -> dict[str, str]:
@@ -69,6 +68,7 @@ def _message(text: str) -> dict[str, str]:
 
 def _result(finding: Finding, index: int) -> dict[str, Any]:
     # GitHub wants a file in every location; as a relative one, it takes whatever a resource is called.
+    fingerprint = hashlib.sha256(ascii(f"{finding.rule} {finding.resource}").encode()).hexdigest()
     location = {"artifactLocation": {"uri": quote(finding.resource.replace(":", "/"))}, "region": {"startLine": 1}}
     return {
         "ruleId": finding.rule,
@@ -76,7 +76,7 @@ def _result(finding: Finding, index: int) -> dict[str, Any]:
         "level": _LEVELS[finding.severity][0],
         "message": _message(f"{finding.resource}: {finding.evidence}. Fix: {finding.fix}"),
         "locations": [{"physicalLocation": location, "logicalLocations": [{"fullyQualifiedName": finding.resource}]}],
-        "partialFingerprints": {"resource": hashlib.sha256(f"{finding.rule} {finding.resource}".encode()).hexdigest()},
+        "partialFingerprints": {"primaryLocationLineHash": fingerprint},  # GitHub knows no other
         "properties": {"severity": finding.severity, "policy": finding.policy},
     }
 
@@ -90,7 +90,8 @@ def as_html(report: Report) -> str:
     environment.trim_blocks = environment.lstrip_blocks = True
     environment.filters |= {"plain": plain, "indented": lambda policy: json.dumps(policy, indent=2)}
     counts, page = Counter(each.severity for each in report.findings), environment.get_template("page.html.jinja")
-    return page.render(report=report, severities=list(Severity), counts=counts, rules=RULES)
+    made = page.render(report=report, severities=list(Severity), counts=counts, rules=RULES)
+    return made.encode("ascii", "xmlcharrefreplace").decode()  # whatever the shell's encoding is
 
 
-FORMATS = {"json": as_json, "sarif": as_sarif, "html": as_html}
+FORMATS = {"table": as_table, "json": as_json, "sarif": as_sarif, "html": as_html}

@@ -1,27 +1,33 @@
-"""Checks of buckets, keys, functions, topics, image repositories and log groups."""
+"""Checks of buckets, keys, functions, topics, image repositories and log groups, and what Access Analyzer says."""
 
 from __future__ import annotations
 
+import json
 import re
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import cache, wraps
 from typing import Any
 
-from cli.auditing.account import Account
-from cli.auditing.findings import Check, Finding, NotChecked
+from cli.auditing.account import AWS, Account
+from cli.auditing.findings import Check, Finding, NotChecked, name_of
 from cli.auditing.identities import policy_rights
 from cli.auditing.resources.policies import exposed, flaw
 from cli.errors import AwsError
 
 Results = Iterator[Finding | NotChecked]
 Examine = Callable[[Account, Any], Iterable[Finding | NotChecked]]
+#: The end of a variable's name that says where a secret is.
+_OF_A_PLACE = re.compile("_(arn|file|id|name|parameter|path|table)$", re.IGNORECASE)
 _BLOCKS = ("BlockPublicAcls", "IgnorePublicAcls", "BlockPublicPolicy", "RestrictPublicBuckets")
 _FULL_ACCESS = re.compile("policy-(admin|service-wildcard|not-action|aws-admin|aws-full-access)")
 
 
 def each(service: str, operation: str, member: str, **request: Any) -> Callable[[Examine], Check]:
     """Make a check of what looks at one thing of a list; what AWS refuses of one leaves the others checked."""
+
+    def name(thing: Mapping[str, Any]) -> str:  # and nothing else of it: it may have an environment with secrets
+        return next(str(value) for key, value in thing.items() if key.lower().endswith(("name", "arn")))
 
     def decorate(examine: Examine) -> Check:
         @wraps(examine)
@@ -30,7 +36,7 @@ def each(service: str, operation: str, member: str, **request: Any) -> Callable[
                 try:
                     yield from examine(account, thing)
                 except AwsError as error:
-                    yield NotChecked(check.__name__.replace("_", " "), f"{thing}: {error}")
+                    yield NotChecked(name_of(check), f"{name(thing)}: {error}")
 
         return check
 
@@ -45,6 +51,8 @@ def secrets(arn: str, environment: Mapping[str, str]) -> Iterator[Finding]:
     with default_settings():
         for name, value in environment.items():
             kinds = {one.type for one in scan_line(f'{name} = "{value}"') if "Entropy" not in one.type}
+            if _OF_A_PLACE.search(name):
+                kinds.discard("Secret Keyword")  # it is about names with "password" and the like
             if kinds and not value.startswith("arn:"):
                 yield flaw("secret-in-environment", arn, f"{name}: {', '.join(sorted(kinds))}")
 
@@ -59,14 +67,6 @@ def _account_block(account: Account) -> dict[str, bool] | AwsError:
     return dict(answer.get("PublicAccessBlockConfiguration", {}))
 
 
-@cache
-def _log_buckets(account: Account) -> set[str]:
-    """Return the buckets that access logs go to: S3 delivers none to a bucket with a KMS key (S3 user guide)."""
-    names = [bucket["Name"] for bucket in account.listed("s3", "list_buckets", "Buckets")]
-    settings = [account.call("s3", "get_bucket_logging", Bucket=name).get("LoggingEnabled", {}) for name in names]
-    return {setting.get("TargetBucket", "") for setting in settings}
-
-
 @each("s3", "list_buckets", "Buckets")
 def buckets(account: Account, bucket: dict[str, str]) -> Results:
     """Policy, ACL, public access block and encryption of a bucket."""
@@ -75,14 +75,15 @@ def buckets(account: Account, bucket: dict[str, str]) -> Results:
     def read(what: str, member: str) -> dict[str, Any]:
         return dict(account.call("s3", f"get_{what}", missing={}, Bucket=name).get(member, {}))
 
-    block = read("public_access_block", "PublicAccessBlockConfiguration")
+    block, whose = read("public_access_block", "PublicAccessBlockConfiguration"), "neither bucket nor account has"
     if not all(map(block.get, _BLOCKS)):
         if isinstance(shared := _account_block(account), AwsError):
             yield NotChecked("public access block of the account", str(shared))
+            whose = "the account's settings could not be read, and the bucket lacks"
         else:
             block = {each: block.get(each) or shared.get(each) for each in _BLOCKS}
     if missing := [each for each in _BLOCKS if not block.get(each)]:
-        yield flaw("bucket-without-public-access-block", arn, f"neither bucket nor account has {', '.join(missing)}")
+        yield flaw("bucket-without-public-access-block", arn, f"{whose} {', '.join(missing)}")
     policy = account.call("s3", "get_bucket_policy", missing={}, Bucket=name).get("Policy")
     for each in exposed(account, "bucket", arn, policy):
         if not block.get("RestrictPublicBuckets") or each.rule != "bucket-public":
@@ -93,7 +94,8 @@ def buckets(account: Account, bucket: dict[str, str]) -> Results:
     if open_to and not block.get("IgnorePublicAcls"):
         yield flaw("bucket-public-acl", arn, ", ".join(open_to))
     rules = str(read("bucket_encryption", "ServerSideEncryptionConfiguration"))
-    if "aws:kms" not in rules and name not in _log_buckets(account):
+    # S3 delivers access logs to no bucket with a KMS key (S3 user guide).
+    if "aws:kms" not in rules and not re.search("logging.s3.amazonaws.com|s3/LogDelivery", f"{policy} {grants}"):
         yield flaw("bucket-without-key", arn, f"encryption: {rules}")
 
 
@@ -108,21 +110,25 @@ def _full_access(account: Account) -> dict[str, list[str]]:
 
 
 @each("lambda", "list_functions", "Functions")
-def functions(account: Account, function: dict[str, Any]) -> Iterable[Finding]:
+def functions(account: Account, function: dict[str, Any]) -> Results:
     """Environment, role, URLs and permissions of a function, of its versions and aliases too."""
     name, arn, role = function["FunctionName"], function["FunctionArn"], function["Role"]
-    yield from secrets(arn, function.get("Environment", {}).get("Variables", {}))
+    environment = function.get("Environment", {})
+    if "Error" in environment:  # encrypted with a key that the caller may not use
+        yield NotChecked(f"environment of {arn}", environment["Error"].get("Message", ""))
+    yield from secrets(arn, environment.get("Variables", {}))
     held = [each for each in account.authorization["RoleDetailList"] if each["Arn"] == role]
     attached = [policy["PolicyArn"] for each in held for policy in each["AttachedManagedPolicies"]]
-    for path in [each for owner in (role, *attached) for each in _full_access(account).get(owner, [])]:
+    flaws = _full_access(account.elsewhere(None))  # the same in all regions
+    for path in [each for owner in (role, *attached) for each in flaws.get(owner, [])]:
         yield flaw("function-full-access", arn, f"{name} → {role} → {path}")
     for url in account.listed("lambda", "list_function_url_configs", "FunctionUrlConfigs", FunctionName=name):
         if url["AuthType"] == "NONE":
             yield flaw("function-url-unsigned", url["FunctionArn"], f"AuthType NONE: {url['FunctionUrl']}")
     versions = account.listed("lambda", "list_versions_by_function", "Versions", FunctionName=name)
     aliases = account.listed("lambda", "list_aliases", "Aliases", FunctionName=name)
-    qualified = {f"{arn}:{each['Version']}" for each in versions} | {each["AliasArn"] for each in aliases}
-    for one in (arn, *sorted(qualified)):
+    qualified = [f"{arn}:{each['Version']}" for each in versions if each["Version"] != "$LATEST"]  # which is `arn`
+    for one in (arn, *qualified, *(each["AliasArn"] for each in aliases)):
         policy = account.call("lambda", "get_policy", missing={}, FunctionName=one).get("Policy")
         yield from exposed(account, "function", one, policy)
 
@@ -143,12 +149,36 @@ def policy_of(kind: str, listing: tuple[str, str, str], name: str, arn: str, rea
 def log_groups(account: Account, group: dict[str, Any]) -> Iterable[Finding]:
     """Retention of a log group."""
     if "retentionInDays" not in group:
-        yield flaw("log-group-endless", group["arn"].removesuffix(":*"), f"no retention, {group['storedBytes']} bytes")
+        size = group.get("storedBytes", 0)
+        yield flaw("log-group-endless", group["arn"].removesuffix(":*"), f"no retention, {size} bytes")
+
+
+def access_analyzer(account: Account) -> Results:
+    """Active findings of the region's analyzers of external access; what is unused, other checks say."""
+    listed = account.listed("accessanalyzer", "list_analyzers", "analyzers")
+    analyzers = [each["arn"] for each in listed if each["type"] in ("ACCOUNT", "ORGANIZATION")]
+    if not analyzers:
+        yield NotChecked("access analyzer", "there is no analyzer (aws accessanalyzer create-analyzer)")
+    for arn in analyzers:
+        active = {"analyzerArn": arn, "filter": {"status": {"eq": ["ACTIVE"]}}}
+        for each in account.listed("accessanalyzer", "list_findings_v2", "findings", **active):
+            evidence = f"{each['id']}: {each['findingType']} of {each['resourceType']}, {each['createdAt']:%Y-%m-%d}"
+            yield flaw("access-analyzer", each.get("resource", arn), evidence)
+
+
+def policy_validation(account: Account) -> Iterator[Finding]:
+    """Errors and warnings of ValidatePolicy on the account's own managed policies."""
+    for arn, document in account.documents.items():
+        asked = {"policyDocument": json.dumps(document), "policyType": "IDENTITY_POLICY"}
+        for each in account.listed("accessanalyzer", "validate_policy", "findings", **asked) if AWS not in arn else ():
+            if each["findingType"] != "SUGGESTION":
+                evidence = f"{each['findingType']} {each['issueCode']}: {each['findingDetails']}"
+                yield flaw("policy-invalid", arn, evidence)
 
 
 _REPOSITORIES = ("ecr", "describe_repositories", "repositories")
 CHECKS = (
-    *(functions, log_groups),
+    *(functions, log_groups, access_analyzer),
     policy_of("key", ("kms", "list_keys", "Keys"), "KeyId", "KeyArn", "get_key_policy", "Policy"),
     policy_of("topic", ("sns", "list_topics", "Topics"), "TopicArn", "TopicArn", "get_topic_attributes", "Policy"),
     policy_of("repository", _REPOSITORIES, "repositoryName", "repositoryArn", "get_repository_policy", "policyText"),

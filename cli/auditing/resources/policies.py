@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shlex
 from collections import defaultdict
 from collections.abc import Iterator
 
@@ -18,27 +19,31 @@ _ACCOUNTS = (
     *("kms:calleraccount", "s3:dataaccesspointaccount", "s3:dataaccesspointarn"),
 )
 _GROUPS = ("aws:principalorgid", "aws:principalorgpaths", "aws:sourceorgid", "aws:sourcevpc", "aws:sourcevpce")
+_ANY_ACCOUNT = r"(.*[:/])?\d{12}([:/].*)?|arn:[^:]*:s3:::[^*?]+.*"  # an ARN of a bucket has no account
 _NETWORK = r".*/(?!0$)\d+|[^/]+"
 
 
 def flaw(rule: str, arn: str, evidence: str, policy: Document | None = None, name: str = "") -> Finding:
     """Return a finding on a resource, with what its rule says to do; its name where the ARN has it in lower case."""
     region, its = arn.split(":", 5)[3::2]
-    fix = RULES[rule].fix.replace("{id}", name or re.sub(r"^[a-z-]+[:/]", "", its)).replace("{region}", region)
-    return found(rule, arn, evidence, fix.replace("{arn}", arn), policy)
+    parts = {"id": name or re.sub(r"^[a-z-]+[:/]", "", its), "region": region, "arn": arn}
+    fix = re.sub(r"\{(id|region|arn)\}", lambda part: shlex.quote(parts[part[1]]), RULES[rule].fix)
+    return found(rule, arn, evidence, fix, policy)
 
 
 def outsiders(statement: Statement, account: str) -> Iterator[tuple[str, str]]:
     """Yield whom a statement lets in from outside: the end of the rule that this breaks, and the principal."""
-    domestic = rf"(?!.*\b(?!{account})\d{{12}}\b).*[^*?:/].*"
-    foreign = limited_by(statement, *_ACCOUNTS) and not limited_by(statement, *_ACCOUNTS, to=domestic)
-    limited = limited_by(statement, *_ACCOUNTS, *_GROUPS) or limited_by(statement, "aws:sourceip", to=_NETWORK)
+    named = limited_by(statement, *_ACCOUNTS, to=_ANY_ACCOUNT)
+    foreign = named and not limited_by(statement, *_ACCOUNTS, to=rf"(?!.*\b(?!{account})\d{{12}}\b).*")
+    limited = named or limited_by(statement, *_GROUPS) or limited_by(statement, "aws:sourceip", to=_NETWORK)
     if statement["Effect"] == "Allow":
         for who in sorted(principals(statement)) or ["*"]:  # NotPrincipal: everybody else
             service = who.endswith((".amazonaws.com", ".amazonaws.com.cn"))
+            # The id of a principal of this account that is gone (AIDA…, AROA…) lets nobody in.
+            own = re.fullmatch(rf"(arn:[^:]*:(iam|sts)::)?{account}(:.*)?|A[A-Z0-9]{{15,}}", who)
             if (service or who == "*") and not limited:
                 yield ("confused-deputy", who) if service else ("public", "anybody")
-            elif account not in who and (foreign or not limited):
+            elif not own and (foreign or not limited):
                 yield "foreign-account", who
 
 
@@ -46,8 +51,8 @@ def closed(statement: Statement, account: Account) -> Statement:
     """Return a statement for this account alone: a service gets a condition, its own principals replace others."""
     if "amazonaws.com" in str(statement.get("Principal")):
         condition = statement.get("Condition", {})
-        own = {**condition.get("StringEquals", {}), "aws:SourceAccount": account.id}
-        return statement | {"Condition": {**condition, "StringEquals": own}}
+        others = {key: value for key, value in condition.get("StringEquals", {}).items() if key.lower() != _ACCOUNTS[0]}
+        return statement | {"Condition": {**condition, "StringEquals": {**others, "aws:SourceAccount": account.id}}}
     kept = {key: value for key, value in statement.items() if key != "NotPrincipal"}
     return kept | {"Principal": {"AWS": f"arn:{account.partition}:iam::{account.id}:root"}}
 

@@ -19,6 +19,7 @@ Described = dict[str, Any]
 Examine = Callable[[Account, Described, str, str], Iterable[Finding]]
 
 
+@cache
 def _describe(account: Account, kind: str, name: str) -> Described:
     return dict(account.call("sagemaker", f"describe_{xform_name(kind)}", **{f"{kind}Name": name}))
 
@@ -41,6 +42,10 @@ def described(kind: str, member: str = "", **request: Any) -> Callable[[Examine]
     return decorate
 
 
+def _variants(config: Described) -> list[Described]:
+    return [*config["ProductionVariants"], *config.get("ShadowProductionVariants", [])]
+
+
 @cache
 def _used(account: Account) -> set[tuple[str, str]]:
     """Return the configurations that endpoints use, and the models that configurations use."""
@@ -48,30 +53,32 @@ def _used(account: Account) -> set[tuple[str, str]]:
     for endpoint in account.listed("sagemaker", "list_endpoints", "Endpoints"):
         used.add(("config", _describe(account, "Endpoint", endpoint["EndpointName"]).get("EndpointConfigName", "")))
     for config in account.listed("sagemaker", "list_endpoint_configs", "EndpointConfigs"):
-        variants = _describe(account, "EndpointConfig", config["EndpointConfigName"])["ProductionVariants"]
+        variants = _variants(_describe(account, "EndpointConfig", config["EndpointConfigName"]))
         used |= {("model", variant.get("ModelName", "")) for variant in variants}
     return used
 
 
 @described("Endpoint")
 def endpoints(account: Account, endpoint: Described, name: str, arn: str) -> Iterable[Finding]:
-    """Requests to an endpoint, by CloudWatch's count."""
-    asked = {"Namespace": "AWS/SageMaker", "MetricName": "Invocations", "Period": 86400, "Statistics": ["Sum"]}
-    asked |= {"StartTime": account.now - timedelta(days=account.unused_days), "EndTime": account.now}
-    for variant in [] if account.is_recent(endpoint["CreationTime"]) else endpoint.get("ProductionVariants", []):
+    """Requests to all variants of an endpoint, by CloudWatch's count."""
+    since = {"StartTime": account.now - timedelta(days=account.unused_days), "EndTime": account.now}
+    variants = [] if account.is_recent(endpoint["CreationTime"]) else endpoint.get("ProductionVariants", [])
+    requests = 0
+    for variant in variants:
         of = {"EndpointName": name, "VariantName": variant["VariantName"]}
-        dimensions = [{"Name": key, "Value": value} for key, value in of.items()]
-        answer = account.call("cloudwatch", "get_metric_statistics", Dimensions=dimensions, **asked)
-        if not any(point["Sum"] for point in answer["Datapoints"]):
-            yield flaw(
-                "endpoint-idle", arn, f"no invocations of {of['VariantName']} in {account.unused_days} days", name=name
-            )
+        asked = {"Namespace": "AWS/SageMaker", "MetricName": "Invocations", "Period": 86400, "Statistics": ["Sum"]}
+        asked |= {"Dimensions": [{"Name": key, "Value": value} for key, value in of.items()], **since}
+        requests += sum(
+            each["Sum"] for each in account.call("cloudwatch", "get_metric_statistics", **asked)["Datapoints"]
+        )
+    if variants and not requests:
+        yield flaw("endpoint-idle", arn, f"no invocations in {account.unused_days} days", name=name)
 
 
 @described("EndpointConfig")
 def endpoint_configs(account: Account, config: Described, name: str, arn: str) -> Iterable[Finding]:
     """Encryption and use of an endpoint configuration; hardware encrypts disks of an instance's own."""
-    types = [variant["InstanceType"] for variant in config["ProductionVariants"] if "InstanceType" in variant]
+    types = [variant["InstanceType"] for variant in _variants(config) if "InstanceType" in variant]
     if "KmsKeyId" not in config and (plain := [each for each in types if not has_local_storage(each)]):
         yield flaw("endpoint-without-key", arn, f"no KmsKeyId, {', '.join(plain)}")
     if ("config", name) not in _used(account):
@@ -105,8 +112,9 @@ def notebook_instances(account: Account, notebook: Described, name: str, arn: st
 def training_jobs(account: Account, job: Described, name: str, arn: str) -> Iterable[Finding]:
     """Encryption of a running training job's volumes."""
     machines = job["ResourceConfig"]
-    if "VolumeKmsKeyId" not in machines and not has_local_storage(kind := machines.get("InstanceType", "")):
-        yield flaw("training-without-key", arn, f"no VolumeKmsKeyId, {kind}")
+    types = [machines.get("InstanceType"), *(group["InstanceType"] for group in machines.get("InstanceGroups", []))]
+    if "VolumeKmsKeyId" not in machines and (plain := [each for each in types if each and not has_local_storage(each)]):
+        yield flaw("training-without-key", arn, f"no VolumeKmsKeyId, {', '.join(plain)}")
 
 
 CHECKS = (endpoints, endpoint_configs, models, notebook_instances, training_jobs)

@@ -108,6 +108,7 @@ def test_a_tuned_job_is_defined_like_a_single_one(stage):
     _, definition = sent(stage, request())
     single = trained(stage, TrainingRequest("dogs"))
     assert definition["OutputDataConfig"] == {"S3OutputPath": "s3://bucket/training", "KmsKeyId": "DataKeyArn"}
+    assert definition["ResourceConfig"]["VolumeKmsKeyId"] == "DataKeyArn"
     for member in ("RoleArn", "OutputDataConfig", "ResourceConfig", "StoppingCondition"):
         assert definition[member] == single[member]
     # CreateHyperParameterTuningJob has no place for an entry point.
@@ -123,6 +124,7 @@ def test_a_tuned_job_is_defined_like_a_single_one(stage):
 def test_the_toolkit_runs_torchrun_where_there_may_be_several_processes(stage, machines):
     _, definition = sent(stage, TuningRequest(TrainingRequest("dogs", **machines), TuningSettings()))
     assert static(definition).get("sagemaker_torch_distributed_enabled", False) == bool(machines)
+    assert ("VolumeKmsKeyId" in definition["ResourceConfig"]) == ("instance_type" not in machines)  # disks of its own
 
 
 def test_what_is_fixed_is_not_searched_and_what_is_searched_is_not_fixed_by_the_settings(stage):

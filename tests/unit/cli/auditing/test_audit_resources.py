@@ -1,0 +1,142 @@
+"""What the audit says of resources: whom their policies let in, and cases that the local AWS does not have."""
+
+from datetime import UTC, datetime
+from typing import Any
+
+import pytest
+from fake_account import FakeAccount
+from fake_stage import FakeStage
+
+from cli.auditing.account import Account
+from cli.auditing.command import bootstrap_in_one
+from cli.auditing.findings import NotChecked, found
+from cli.auditing.resources import exposed, sagemaker
+from cli.auditing.resources.policies import closed, flaw, outsiders
+
+OWN, OTHER, LONG_AGO = "123456789012", "999999999999", datetime(2020, 1, 1, tzinfo=UTC)
+ANYBODY, SERVICE = {"Principal": "*"}, {"Principal": {"Service": "s3.amazonaws.com"}}
+POLICY = f"arn:aws:iam::{OWN}:policy/p"
+
+
+@pytest.fixture
+def aws() -> FakeAccount:
+    made = FakeAccount()
+    version = {"IsDefaultVersion": True, "Document": {"Statement": []}}
+    made.answers |= {
+        "get_caller_identity": {"Account": OWN, "Arn": f"arn:aws:iam::{OWN}:user/u"},
+        "get_account_authorization_details": {
+            "Policies": [{"Arn": POLICY, "Path": "/", "PolicyVersionList": [version]}]
+        },
+        "list_policies": {"Policies": []},
+    }
+    return made
+
+
+@pytest.fixture
+def account(aws: FakeAccount) -> Account:
+    return Account(FakeStage("dev", aws))
+
+
+def when(key: str, value: Any, operator: str = "StringEquals") -> dict[str, Any]:
+    return {"Condition": {operator: {key: value}}}
+
+
+@pytest.mark.parametrize(
+    ("statement", "endings"),
+    [
+        (ANYBODY, ["public"]),
+        ({"Principal": {"AWS": ["*", OWN]}}, ["public"]),
+        ({"NotPrincipal": {"AWS": OWN}}, ["public"]),
+        ({**ANYBODY, "Effect": "Deny"}, []),
+        ({"Principal": {"AWS": f"arn:aws:iam::{OWN}:role/r"}}, []),
+        ({"Principal": {"AWS": "AROACKCEVSQ6C2EXAMPLE"}}, []),  # a role that is gone
+        ({"Principal": {"AWS": OTHER}}, ["foreign-account"]),
+        ({"Principal": {"AWS": f"arn:aws:iam::{OTHER}:role/of-{OWN}"}}, ["foreign-account"]),
+        (SERVICE, ["confused-deputy"]),
+        *((who | when("aws:SourceAccount", OWN), []) for who in (ANYBODY, SERVICE)),
+        *((who | when("AWS:SourceAccount", [OWN, OTHER]), ["foreign-account"]) for who in (ANYBODY, SERVICE)),
+        (SERVICE | when("aws:SourceArn", "arn:aws:s3:::bucket", "ArnLike"), []),
+        *((SERVICE | when("aws:SourceArn", f"{it}*", "ArnLike"), ["confused-deputy"]) for it in ("", "arn:aws:s3:::")),
+        (ANYBODY | when("aws:PrincipalArn", f"arn:aws:iam::{OWN}:role/*", "ArnLike"), []),
+        (ANYBODY | when("aws:PrincipalArn", "arn:aws:iam::*:role/admin", "ArnLike"), ["public"]),
+        (ANYBODY | when("aws:PrincipalOrgID", "o-1"), []),
+        (ANYBODY | when("aws:SourceAccount", OWN, "StringEqualsIfExists"), ["public"]),
+        (ANYBODY | when("aws:SourceAccount", OTHER, "StringNotEquals"), ["public"]),
+        (ANYBODY | when("aws:SourceIp", "203.0.113.0/24", "IpAddress"), []),
+        (ANYBODY | when("aws:SourceIp", ["203.0.113.0/24", "0.0.0.0/0"], "IpAddress"), ["public"]),
+        (ANYBODY | when("aws:SecureTransport", "true", "Bool"), ["public"]),
+    ],
+)
+def test_who_is_let_in_and_the_fix_lets_nobody_in(
+    statement: dict[str, Any], endings: list[str], account: Account
+) -> None:
+    statement = {"Effect": "Allow", **statement}
+    assert [ending for ending, _ in outsiders(statement, OWN)] == endings
+    assert not list(outsiders(closed(statement, account), OWN))
+
+
+def test_what_access_analyzer_says_and_a_region_without_one(aws: FakeAccount, account: Account) -> None:
+    unused = {"arn": "b", "type": "ACCOUNT_UNUSED_ACCESS"}
+    aws.answers["list_analyzers"] = {"analyzers": [unused]}
+    assert [type(each) for each in exposed.access_analyzer(account)] == [NotChecked]
+    aws.answers["list_analyzers"] = {"analyzers": [unused, {"arn": "a", "type": "ACCOUNT"}]}
+    one = {"id": "i", "findingType": "ExternalAccess", "resourceType": "AWS::S3::Bucket", "resource": "arn:aws:s3:::b"}
+    aws.answers["list_findings_v2"] = {"findings": [{**one, "createdAt": LONG_AGO}]}
+    said = [{"findingType": kind, "issueCode": "c", "findingDetails": "d"} for kind in ("ERROR", "SUGGESTION")]
+    aws.answers["validate_policy"] = {"findings": said}
+    results = [*exposed.access_analyzer(account), *exposed.policy_validation(account)]
+    assert [(each.rule, each.resource) for each in results] == [
+        ("access-analyzer", "arn:aws:s3:::b"),
+        ("policy-invalid", POLICY),
+    ]
+
+
+def test_the_environment_of_what_cannot_be_read_is_not_repeated(aws: FakeAccount, account: Account) -> None:
+    variables = {"DB_PASSWORD": "hunter2-and-more", "DB_PASSWORD_NAME": "prod/password"}
+    function = {"FunctionName": "f", "FunctionArn": "arn:aws:lambda:r:1:function:f", "Role": "r"}
+    environment = {"Variables": variables, "Error": {"Message": "no kms:Decrypt"}}
+    aws.answers["list_functions"] = {"Functions": [{**function, "Environment": environment}]}
+    aws.refused |= {"list_function_url_configs", "generate_service_last_accessed_details"}
+    encrypted, secret, skipped = exposed.functions(account)
+    assert encrypted == NotChecked("environment of arn:aws:lambda:r:1:function:f", "no kms:Decrypt")
+    assert (secret.rule, secret.evidence) == ("secret-in-environment", "DB_PASSWORD: Secret Keyword")
+    assert skipped.reason.startswith("f: AWS refused") and "hunter2" not in skipped.reason
+
+
+@pytest.mark.parametrize(("requests", "idle"), [({"a": 1}, False), ({}, True)])
+def test_an_endpoint_is_idle_when_all_its_variants_are(
+    requests: dict[str, int], idle: bool, aws: FakeAccount, account: Account
+) -> None:
+    endpoint = {"EndpointName": "e", "EndpointArn": "arn:aws:sagemaker:r:1:endpoint/e", "CreationTime": LONG_AGO}
+    variants = [{"VariantName": "a"}, {"VariantName": "b"}]
+    aws.answers |= {
+        "list_endpoints": {"Endpoints": [endpoint]},
+        "describe_endpoint": {**endpoint, "ProductionVariants": variants},
+        "get_metric_statistics": lambda Dimensions, **_: {
+            "Datapoints": [{"Sum": requests.get(Dimensions[1]["Value"], 0)}]
+        },
+        "list_tags": {"Tags": [{"Key": "project"}]},
+    }
+    assert bool(list(sagemaker.endpoints(account))) == idle
+
+
+def test_a_name_in_a_command_is_one_word() -> None:
+    assert "--log-group-name '#a;b c' " in flaw("log-group-endless", "arn:aws:logs:r:1:log-group:#a;b c", "").fix
+
+
+def test_the_bootstrap_of_the_cdk_is_one_finding_and_more_rights_than_its_template_has_are_others() -> None:
+    def of(kind: str, rule: str, evidence: str) -> Any:
+        return found(rule, f"arn:aws:iam::{OWN}:role/cdk-hnb659fds-{kind}-role-{OWN}-r", evidence, "")
+
+    by_design = "default allows cloudformation:createchangeset + cloudformation:executechangeset: {}"
+    others = [
+        *(of("deploy", "policy-aws-admin", "AdministratorAccess: {}"), of("cfn-exec", "policy-admin", "p: {}")),
+        of("deploy", "policy-escalation", "p allows iam:PutUserPolicy: {}"),
+    ]
+    design = [
+        of("cfn-exec", "policy-aws-admin", "AdministratorAccess: {}"),
+        of("deploy", "policy-escalation", by_design),
+    ]
+    *kept, one = bootstrap_in_one([*others, *design])
+    assert (kept, one.rule) == (others, "cdk-bootstrap")
+    assert list(bootstrap_in_one(others)) == others
