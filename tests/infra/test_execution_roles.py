@@ -4,25 +4,10 @@ import json
 from dataclasses import replace
 
 import pytest
-from templates import SynthesisedStage, allowed, statements, text, write_artifact
+from templates import SynthesisedStage, allowed, text, write_artifact
 
 from infra.settings import NotebookSettings
 from infra.tables.security import SecuritySettings
-
-
-def test_no_role_trusts_a_bucket_of_another_account(synthesise, stages, artifact):
-    stage = synthesise(replace(stages["dev"].settings, notebook=NotebookSettings()), artifact)
-    found = [
-        statement
-        for _, _, resource in stage.all_resources()
-        if resource["Type"] == "AWS::IAM::Role"
-        for statement in statements(resource)
-        if any(action.startswith("s3:") for action in statement["Action"])
-    ]
-    assert len(found) > 10
-    for statement in found:
-        account = statement["Condition"]["StringEquals"]["aws:ResourceAccount"]
-        assert account == {"Ref": "AWS::AccountId"}, statement
 
 
 def deployed_role(stage: SynthesisedStage) -> tuple[str, dict]:

@@ -54,15 +54,20 @@ _MORE: dict[str, Any] = {
 }
 
 
-def possible(case: Case) -> bool:
+def possible(case: Case, urls: dict[str, str]) -> bool:
     """Whether a request of ours can be such a case on a local AWS."""
-    return not _OF_SERVICES & {name for name, _ in case.keys} and not case.action.startswith(_LACKING)
+    by_service = _OF_SERVICES & {name for name, _ in case.keys}
+    return not by_service and not case.action.startswith(_LACKING) and (case.resource in urls or not _by_url(case))
+
+
+def _by_url(case: Case) -> bool:
+    return case.action == "lambda:InvokeFunctionUrl" or ("lambda:InvokedViaFunctionUrl", "true") in case.keys
 
 
 def performs(aws: LocalAws, key: dict[str, str], case: Case, urls: dict[str, str]) -> bool:
     """Whether IAM lets the holder of a key do something; `urls` are those of functions, by the ARN of the alias."""
     service, _, action = case.action.partition(":")
-    if action == "InvokeFunctionUrl" or ("lambda:InvokedViaFunctionUrl", "true") in case.keys:
+    if _by_url(case):
         return aws.call(urls[case.resource], key=key).status != 403
     try:
         _send(aws, key, service, action, case)
