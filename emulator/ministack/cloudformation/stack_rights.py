@@ -11,6 +11,7 @@ from emulator.ministack import identity
 from emulator.ministack.cloudformation.resources import handler_message
 from emulator.ministack.door import passed_roles, service_keys
 from emulator.ministack.door.enforcement import refusal
+from emulator.ministack.door.named_resources import BOUNDARY, known_to
 from emulator.ministack.patching import around, around_service
 from emulator.ministack.s3.object_keys import KEY_HEADER
 from emulator.platform.errors import ServiceError
@@ -182,8 +183,8 @@ def _change(verbs: tuple[str, ...], properties_at: int, inner: Callable[..., Any
 
 def _needed(
     resource_type: str, properties: dict[str, Any], old: dict[str, Any], verbs: tuple[str, ...]
-) -> Iterator[tuple[list[str], str, dict[str, str]]]:
-    """Actions, of which one has to be allowed, with resource and condition keys."""
+) -> Iterator[tuple[list[str], str, Mapping[str, str | None]]]:
+    """Actions, of which one has to be allowed, with resource and condition keys; `old` is what there is, or will be."""
     if resource_type.startswith(_CUSTOM):
         token = str(properties.get("ServiceToken", "*"))
         yield ["sns:Publish" if ":sns:" in token else "lambda:InvokeFunction"], token, {}
@@ -192,24 +193,24 @@ def _needed(
         return
     _, service, thing = resource_type.split("::", 2)
     namespace = _NAMESPACES.get(service.lower(), service.lower())
-    boundary = properties.get("PermissionsBoundary")
-    within = {"iam:PermissionsBoundary": boundary} if boundary else {}
-    yield [f"{namespace}:{verb}{thing}" for verb in verbs], "*", within
-    if boundary != old.get("PermissionsBoundary"):
-        yield [f"iam:{'Put' if boundary else 'Delete'}{thing}PermissionsBoundary"], "*", within
+    was, boundary = (each.get("PermissionsBoundary") for each in (old, properties))
+    yield [f"{namespace}:{verb}{thing}" for verb in verbs], "*", {BOUNDARY: was}
+    if boundary != was:
+        change = "Put" if boundary else "Delete"
+        yield [f"iam:{change}{thing}PermissionsBoundary"], "*", {BOUNDARY: boundary or was}
     if namespace == "iam" and verbs[0] != "Delete":
-        yield ["iam:PutRolePolicy"], "*", {}
-        yield ["iam:AttachRolePolicy"], "*", {}
+        yield ["iam:PutRolePolicy"], "*", {BOUNDARY: boundary}
+        yield ["iam:AttachRolePolicy"], "*", {BOUNDARY: boundary}
     elif verbs[0] != "Delete":
         context = {"iam:PassedToService": f"{passed_roles.PRINCIPALS.get(namespace, namespace)}.amazonaws.com"}
         for role in sorted(passed_roles.named(properties)):
             yield ["iam:PassRole"], role, context
 
 
-def _ask(actions: list[str], resource: str, context: dict[str, str]) -> None:
+def _ask(actions: list[str], resource: str, context: Mapping[str, str | None]) -> None:
     denials = []
     for action in actions:
-        if (denied := refusal(_acting.get(), action, resource, context)) is None:
+        if (denied := refusal(_acting.get(), action, resource, known_to(action, context))) is None:
             return
         denials.append(denied)
     raise ValueError(handler_message(denials[0].message, "AccessDenied"))

@@ -6,6 +6,7 @@ the keys of objects.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 from urllib.parse import parse_qs, unquote
@@ -15,8 +16,12 @@ from emulator.ministack.patching import around
 
 _BUCKETS = "arn:aws:s3:::"
 _KEY_MEMBERS = ("KeyId", "TargetKeyId", "SourceKeyId", "DestinationKeyId")
-
-
+BOUNDARY = "iam:PermissionsBoundary"
+#: Actions that know this condition key (Service Authorization Reference of IAM).
+_OF_BOUNDARIES = re.compile(
+    r"iam:(((At|De)tach|Put|Delete)(Role|User)Policy|(Put|Delete)(Role|User)PermissionsBoundary|Create(Role|User)|"
+    r"(Get|Update|Delete)Role|Update(RoleDescription|AssumeRolePolicy))"
+)
 _ON_INSTANCES = frozenset({"RebootInstances", "StartInstances", "StopInstances", "TerminateInstances"})
 
 
@@ -159,14 +164,32 @@ def _tags_of_log_group(inner: Callable[..., Any], action: str, body: bytes, arn:
 
 
 def _condition_keys(inner: Callable[..., Any], service: str, action: str, body: bytes, query: Mapping[str, Any]) -> Any:
-    """Add the condition keys of CloudWatch and KMS to those of tags."""
+    """Add the condition keys of CloudWatch, IAM and KMS to those of tags."""
     keys, given = inner(service, action, body, query), operations.content(body)
     if action == "cloudwatch:PutMetricData":
         namespaces = {*_texts(given, "Namespace"), *query.get("Namespace", ())}
         return {**keys, "cloudwatch:namespace": namespaces.pop()} if len(namespaces) == 1 else keys
+    if service == "iam":
+        return {**keys, **known_to(action, {BOUNDARY: _boundary(query)})}
     context = given.get("EncryptionContext") if service == "kms" else None
     pairs = context.items() if isinstance(context, dict) else ()
     return {**keys, **{f"kms:EncryptionContext:{name}": value for name, value in pairs}}
+
+
+def known_to(action: str, keys: Mapping[str, str | None]) -> dict[str, str]:
+    """Those of these condition keys that have a value, without that of a boundary where an action does not know it."""
+    bounded = _OF_BOUNDARIES.fullmatch(action)
+    return {name: value for name, value in keys.items() if value and (bounded or name != BOUNDARY)}
+
+
+def _boundary(query: Mapping[str, Any]) -> str | None:
+    """The boundary that a request sets, else that of the role or user that it names."""
+    from ministack.services import iam
+
+    found = {*query.get("PermissionsBoundary", ())}
+    for member, named in (("RoleName", iam._roles), ("UserName", iam._users)) if not found else ():
+        found |= {(named.get(name) or {}).get("PermissionsBoundary") for name in query.get(member, ())}
+    return found.pop() if len(found) == 1 else None
 
 
 def _projects(content: Mapping[str, Any], prefix: str) -> list[str]:

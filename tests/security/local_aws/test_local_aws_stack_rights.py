@@ -58,10 +58,10 @@ def test_a_stack_keeps_a_role_within_its_boundary(aws: LocalAws) -> None:
     limit = policy({"Action": "s3:ListAllMyBuckets", "Resource": "*"})
     arn = aws.iam.create_policy(PolicyName="limit", PolicyDocument=json.dumps(limit))["Policy"]["Arn"]
     within = {"StringEquals": {"iam:PermissionsBoundary": arn}}
-    creating = {"Action": "iam:CreateRole", "Resource": "*", "Condition": within}
-    actions = [f"iam:{name}" for name in ("PutRolePolicy", "AttachRolePolicy", "UpdateRole", "DeleteRole")]
-    changing = {"Action": actions, "Resource": "*"}
-    creator = aws.user("creator", policy(STACKS, creating, changing))
+    # As IAM's user guide delegates ("Permissions boundaries for IAM entities"): whatever knows the key.
+    roles = {"NotAction": "iam:DeleteRolePermissionsBoundary", "Resource": "*", "Condition": within}
+    creator = aws.user("creator", policy(STACKS, roles))
+    other = aws.iam.create_policy(PolicyName="wide", PolicyDocument=json.dumps(EVERYTHING))["Policy"]["Arn"]
 
     def bounded(**boundary: str) -> dict[str, Any]:
         trusted = policy({"Principal": {"AWS": "000000000000"}, "Action": "sts:AssumeRole"})
@@ -73,6 +73,23 @@ def test_a_stack_keeps_a_role_within_its_boundary(aws: LocalAws) -> None:
     refused_one = aws.deploy("no-such-boundary", template(It=bounded(PermissionsBoundary=f"{arn}less")))
     assert "does not exist or is not attachable" in refused_one["Reasons"]
     assert status(aws, creator, "bounded", bounded(PermissionsBoundary=arn)) == "CREATE_COMPLETE"
+    iam = aws.client("iam", creator)
+    free = {
+        "RoleName": "free",
+        "AssumeRolePolicyDocument": json.dumps(bounded()["Properties"]["AssumeRolePolicyDocument"]),
+    }
+    for boundary in ({}, {"PermissionsBoundary": other}):
+        refused(iam.create_role, "AccessDenied", **free, **boundary)
+        assert status(aws, creator, "bounded", bounded(**boundary), update=True) == "UPDATE_ROLLBACK_COMPLETE"
+    iam.create_role(**free, PermissionsBoundary=arn)
+    iam.put_role_permissions_boundary(RoleName="free", PermissionsBoundary=arn)
+    allowing = {"RoleName": "free", "PolicyName": "all", "PolicyDocument": json.dumps(EVERYTHING)}
+    iam.put_role_policy(**allowing)
+    refused(iam.put_role_permissions_boundary, "AccessDenied", RoleName="free", PermissionsBoundary=other)
+    refused(iam.delete_role_permissions_boundary, "AccessDenied", RoleName="free")
+    refused(iam.tag_role, "AccessDenied", RoleName="free", Tags=[])  # does not know the key
+    aws.iam.delete_role_permissions_boundary(RoleName="free")
+    refused(iam.put_role_policy, "AccessDenied", **allowing)
     user = aws.client("sts", aws.user("in-bounds", policy({"Action": "sts:AssumeRole", "Resource": "*"})))
     role = {"RoleArn": "arn:aws:iam::000000000000:role/bounded", "RoleSessionName": "session"}
     session = user.assume_role(**role)["Credentials"]
@@ -80,8 +97,6 @@ def test_a_stack_keeps_a_role_within_its_boundary(aws: LocalAws) -> None:
     s3.list_buckets()
     refused(s3.create_bucket, "AccessDenied", Bucket="beyond")
     refused(aws.client("iam", session).delete_role_permissions_boundary, "AccessDenied", RoleName="bounded")
-    assert status(aws, creator, "bounded", bounded(), update=True) == "UPDATE_ROLLBACK_COMPLETE"
-    refused(s3.create_bucket, "AccessDenied", Bucket="beyond")
     assert status(aws, None, "bounded", bounded(), update=True) == "UPDATE_COMPLETE"
     s3.create_bucket(Bucket="beyond")
 
