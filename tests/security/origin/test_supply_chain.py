@@ -23,11 +23,15 @@ from packaging.markers import default_environment
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 from pip_requirements_parser import RequirementsFile
-from vulnerabilities import HASHED, PINNED, ROOT
 
 from benchmarks import serving_systems
 from model.core.packaging import SERVING_PACKAGES
 
+ROOT = Path(__file__).resolve().parents[3]
+#: Files of pins, for people, each with a lock beside it, which is what is installed.
+PINNED = sorted([*ROOT.glob("requirements-*.txt"), *ROOT.glob("benchmarks/requirements-*.txt")])
+#: Files that others install by this name, so they hold the hashes themselves.
+HASHED = [ROOT / "model/training/job/requirements.txt", ROOT / "model/serving/image/requirements.txt"]
 #: Its builds for processors only come from another place than those with CUDA, so it has no hash that fits all.
 OF_PYTORCH = {"torch", "torchvision"}
 #: Comes with AWS's training image, whose PyTorch was built with it.
@@ -69,11 +73,14 @@ def test_every_package_has_its_hashes_and_no_source_of_its_own(path: Path) -> No
 
 
 def test_bills_of_materials_are_valid_and_have_all_hashes(record_property: Callable[[str, object], None]) -> None:
-    subprocess.run(["make", "sbom"], cwd=ROOT, check=True, capture_output=True)  # validates all but that of npm
-    folder, without = ROOT / "build" / "sbom", {}
-    assert JsonStrictValidator(SchemaVersion.V1_5).validate_str((folder / "node.json").read_text()) is None
-    for path in folder.glob("*.json"):
-        parts = json.loads(path.read_text())["components"]
+    # To validate the whole operator's takes 13 seconds; `make sbom` does.
+    subprocess.run(["make", "sbom", "VALIDATE=--no-validate"], cwd=ROOT, check=True, capture_output=True)
+    without = {}
+    for path in (ROOT / "build" / "sbom").glob("*.json"):
+        bill = json.loads(path.read_text())
+        parts, bill["components"] = bill["components"], bill["components"][::10]
+        version = SchemaVersion[f"V{bill['specVersion'].replace('.', '_')}"]
+        assert JsonStrictValidator(version).validate_str(json.dumps(bill)) is None
         without[path.stem] = {part["name"] for part in parts if '"content"' not in json.dumps(part)}
         hashed = len(parts) - len(without[path.stem])
         record_property(f"packages with hashes, {path.stem}", f"{hashed} of {len(parts)}")

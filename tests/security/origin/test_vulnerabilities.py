@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import json
-import re
+import os
+import subprocess
 import threading
+import tomllib
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 
 import pytest
-import vulnerabilities
+from templates import PROJECT
+
+from infra.gate.compliance import expiry
 
 PILLOW, CDK = "PYSEC-2099-1", "GHSA-aaaa-bbbb-cccc"
 EVER = [{"type": "ECOSYSTEM", "events": [{"introduced": "0"}]}]
@@ -22,7 +27,7 @@ class Service(BaseHTTPRequestHandler):
 
     def do_POST(self) -> None:
         asked = self.rfile.read(int(self.headers["Content-Length"]))
-        answer: object = {"aws-cdk": [OF_CDK]}
+        answer: object = {} if self.path.startswith("/clean") else {"aws-cdk": [OF_CDK]}
         if self.path == "/osv":
             known = {"id": PILLOW, "aliases": ["CVE-2099-1"], "summary": "", "details": "", "affected": OF_PILLOW}
             answer = {"vulns": [known]} if json.loads(asked)["package"]["name"] == "pillow" else {}
@@ -41,33 +46,37 @@ def service() -> Iterator[str]:
         server.shutdown()
 
 
-def exception(name: str, expires: str = "2099-01-01") -> str:
-    return f"[[exception]]\nid = '{name}'\nreason = 'unused here'\nexpires = {expires}\n"
+def audit(osv: str, npm: str, *options: str) -> tuple[bool, str]:
+    """Whether `make vulnerabilities` succeeds, and all that it prints."""
+    command = ["make", "vulnerabilities", f"AUDIT_OPTIONS=--osv-url={osv}/osv", *options]
+    environment = {**os.environ, "npm_config_registry": npm, "npm_config_fetch_retries": "0"}
+    done = subprocess.run(command, cwd=PROJECT, env=environment, capture_output=True, text=True, check=False)
+    return done.returncode == 0, done.stdout + done.stderr
 
 
-@pytest.mark.parametrize(
-    ("exceptions", "status", "said"),
-    [
-        ("", 1, [f"pillow is vulnerable: CVE-2099-1, {PILLOW}", f"aws-cdk is vulnerable: {CDK}"]),
-        (exception("CVE-2099-1") + exception(CDK), 0, ["unused here"]),
-        (exception(PILLOW) + exception(CDK, "2026-01-01"), 1, [f"{CDK}: this exception has expired"]),
-        (exception(PILLOW) + exception(CDK) + exception("CVE-1"), 1, ["CVE-1: this exception covers nothing"]),
-        (None, 3, ["NOT CHECKED: requirements.txt: ", "NOT CHECKED: Node's: "]),
-    ],
-    ids=["found", "excepted", "expired", "unused", "no service"],
-)
-def test_status_and_words(
-    service: str, exceptions: str | None, status: int, said: list[str],
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str],
-) -> None:  # fmt: skip
-    if exceptions != "":  # once with all files is enough
-        monkeypatch.setattr(vulnerabilities, "AUDITED", [vulnerabilities.ROOT / "requirements.txt"])
-    url = service if exceptions is not None else "http://127.0.0.1:9"
-    monkeypatch.setenv("npm_config_registry", url)
-    monkeypatch.setenv("npm_config_fetch_retries", "0")
-    assert vulnerabilities.main(exceptions or "", f"{url}/osv") == status
-    printed = capsys.readouterr().out
-    lines = [line for path in vulnerabilities.AUDITED for line in path.read_text(encoding="utf-8").splitlines()]
-    pins = [line for line in lines if re.match(r"\S+==\S+$", line)]  # without a condition
-    assert status == 3 or int(printed.split(maxsplit=1)[0]) >= len(pins) > 150
-    assert [text for text in said if text not in printed] == []
+def test_vulnerabilities_of_all_pins_are_found(service: str) -> None:
+    passed, said = audit(service, service)
+    files = [*PROJECT.glob("requirements*.txt"), *PROJECT.glob("benchmarks/requirements-*.txt")]
+    assert [text for text in (PILLOW, CDK, *(path.name for path in files)) if text not in said] == []
+    assert not passed and len(files) == 4
+
+
+def test_an_exception_lets_pass_what_it_names_and_no_service_is_no_success(service: str, tmp_path: Path) -> None:
+    exceptions, clean, nowhere = tmp_path / "exceptions.toml", f"{service}/clean", "http://127.0.0.1:9"
+    one, none = f"PINS={PROJECT}/requirements.txt", "PINS="
+    for name, *where, passes in (
+        ("CVE-2099-1", service, clean, one, True),
+        ("CVE-2099-2", service, clean, one, False),
+        ("CVE-2099-1", nowhere, clean, one, False),
+        ("CVE-2099-1", service, nowhere, none, False),
+        ("CVE-2099-1", service, clean, none, True),
+    ):
+        exceptions.write_text(f'[[exception]]\nid = "{name}"\n', encoding="utf-8")
+        assert audit(*where, f"EXCEPTIONS={exceptions}")[0] is passes, (name, where)
+
+
+def test_exceptions_have_a_reason_and_hold_until_their_last_day() -> None:
+    text = (PROJECT / "tests/security/origin/vulnerability_exceptions.toml").read_text(encoding="utf-8")
+    for entry in tomllib.loads(text).get("exception", []):
+        assert len(entry["reason"]) > 30
+        assert expiry(entry["id"], entry["until"]) is None
