@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
+import templates
 from aws_cdk import App
-from templates import PROJECT, SynthesisedStage, write_artifact
+from templates import SynthesisedStage, write_artifact
 
 from infra import application
 from infra.settings import Settings, load
@@ -19,13 +18,8 @@ Synthesise = Callable[..., SynthesisedStage]
 
 @pytest.fixture(scope="session")
 def make_app(tmp_path_factory: pytest.TempPathFactory) -> Callable[[], App]:
-    """Make apps as the CDK command line does: with the context of cdk.json, each into a folder of its own."""
-    context: dict[str, Any] = json.loads((PROJECT / "cdk.json").read_text(encoding="utf-8"))["context"]
-
-    def make() -> App:
-        return App(context=context, outdir=str(tmp_path_factory.mktemp("assembly")), analytics_reporting=False)
-
-    return make
+    """Make apps, each into a folder of its own."""
+    return lambda: templates.make_app(tmp_path_factory.mktemp("assembly"))
 
 
 @pytest.fixture(scope="session")

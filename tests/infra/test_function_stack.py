@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 
+import pytest
 from templates import PROJECT, SynthesisedStage
 
 from infra.tables.function import ConcurrencyScalingSettings
@@ -29,24 +30,19 @@ def test_nobody_is_given_permission_to_call_by_default(stage):
     assert not permissions_to_call(stage)
 
 
-def test_invokers_get_both_actions_that_a_signed_url_call_needs(synthesise, stages):
+@pytest.mark.parametrize("organization", [None, "o-abcdefghij"])
+def test_invokers_get_both_actions_that_a_signed_url_call_needs(synthesise, stages, organization):
     settings = stages["dev"].settings
     invoker = "arn:aws:iam::111122223333:role/web"
-    stage = synthesise(replace(settings, function=replace(settings.function, invokers=(invoker,))))
-    permissions = permissions_to_call(stage)
+    function = replace(settings.function, invokers=(invoker,), organization=organization)
+    permissions = permissions_to_call(synthesise(replace(settings, function=function)))
+    assert {permission.get("PrincipalOrgID") for permission in permissions} == {organization}
     assert {p["Principal"] for p in permissions} == {invoker}
     assert {p["Action"]: (p.get("FunctionUrlAuthType"), p.get("InvokedViaFunctionUrl")) for p in permissions} == {
         "lambda:InvokeFunctionUrl": ("AWS_IAM", None),
         "lambda:InvokeFunction": (None, True),
     }
     assert [p["FunctionName"] for p in permissions] == [{"Ref": "ClassifierLiveC9A00DE4"}] * 2
-
-
-def test_invokers_may_call_only_while_they_are_of_the_organisation_of_the_settings(synthesise, stages):
-    settings = stages["dev"].settings
-    function = replace(settings.function, invokers=("arn:aws:iam::111122223333:role/web",), organization="o-abcdefghij")
-    permissions = permissions_to_call(synthesise(replace(settings, function=function)))
-    assert [permission["PrincipalOrgID"] for permission in permissions] == ["o-abcdefghij"] * 2
 
 
 def test_the_contact_reaches_the_function(synthesise, stages):

@@ -1,11 +1,10 @@
 """Rules of CloudFormation that MiniStack's does not have: exports in use, names that are taken, changed outputs.
 
-And permissions boundaries, which it leaves out of roles and users.
+And permissions boundaries, which it leaves out of roles.
 """
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -21,11 +20,9 @@ _EMPTY = ("DELETE_COMPLETE", "REVIEW_IN_PROGRESS", "ROLLBACK_COMPLETE")
 
 
 def install() -> None:
-    from ministack.services import iam
     from ministack.services.cloudformation import handlers, stacks
 
-    for kind, store in (("Role", iam._roles), ("User", iam._users)):
-        wrap_handlers(f"AWS::IAM::{kind}", _check_boundary, functools.partial(_set_boundary, store))
+    wrap_handlers("AWS::IAM::Role", _check_boundary, _set_boundary)
     create = handlers._ACTION_HANDLERS["CreateChangeSet"]
     handlers._ACTION_HANDLERS["CreateChangeSet"] = lambda params: _create_change_set(create, params)
     around(stacks, "_provision_resource", _provision_resource)
@@ -40,8 +37,10 @@ def _check_boundary(name: str, properties: Any) -> None:
         raise ValueError(handler_message(f"Scope ARN: {boundary} does not exist or is not attachable.", "NotFound"))
 
 
-def _set_boundary(store: Any, name: str, attributes: Any, properties: Any) -> Any:
-    store[name]["PermissionsBoundary"] = properties.get("PermissionsBoundary")
+def _set_boundary(name: str, attributes: Any, properties: Any) -> Any:
+    from ministack.services import iam
+
+    iam._roles[name]["PermissionsBoundary"] = properties.get("PermissionsBoundary")
     return attributes
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 import textwrap
 from collections.abc import Callable
@@ -10,10 +9,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from aws_cdk import App
 from emulator_fixtures import untar
 from local_aws_harness import policy
 from sagemaker_local import LocalSageMaker
+from templates import make_app
 from waiting import wait_until
 
 from cli.aws import ROOT, Stage
@@ -49,9 +48,8 @@ while step < 1:
 @pytest.fixture(scope="module")
 def deployed(aws: LocalSageMaker, tmp_path_factory: pytest.TempPathFactory) -> LocalSageMaker:
     """As the CDK's command line does: assets into the bootstrap bucket, then the stacks."""
-    context = json.loads((ROOT / "cdk.json").read_text())["context"]
-    app = App(context=context, outdir=str(tmp_path_factory.mktemp("assembly")), analytics_reporting=False)
     local = settings.load("local")
+    app = make_app(tmp_path_factory.mktemp("assembly"))
     assembly = application.synthesise(app, local, Path("does-not-exist.tar.gz"))
     bucket = "cdk-hnb659fds-assets-000000000000-us-east-1"
     aws.s3.create_bucket(Bucket=bucket)

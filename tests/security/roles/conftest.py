@@ -1,13 +1,11 @@
 """Two stages: one to attack, with every kind of role and all that it can be given, and another, serverless."""
 
-import json
 from dataclasses import replace
 
 import pytest
-from aws_cdk import App
 from role_table import ACCOUNT
 from sagemaker_local import model_archive
-from templates import PROJECT, SynthesisedStage
+from templates import SynthesisedStage, make_app
 
 from infra.application import synthesise
 from infra.container_images import ContainerImage
@@ -33,9 +31,7 @@ def stages(tmp_path_factory: pytest.TempPathFactory) -> list[SynthesisedStage]:
     )
     artifact = folder / "model.tar.gz"
     artifact.write_bytes(model_archive("1"))
-    context = json.loads((PROJECT / "cdk.json").read_text(encoding="utf-8"))["context"]
-    made = []
-    for settings in (attacked, load("serverless")):
-        app = App(context=context, outdir=str(folder / settings.stage), analytics_reporting=False)
-        made.append(SynthesisedStage(settings, synthesise(app, settings, artifact)))
-    return made
+    return [
+        SynthesisedStage(settings, synthesise(make_app(folder / settings.stage), settings, artifact))
+        for settings in (attacked, load("serverless"))
+    ]

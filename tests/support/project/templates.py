@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from aws_cdk import App
+
 from infra.gate.compliance import expiry
 from infra.settings import Settings
 from model.core.archives import write_archive
@@ -55,6 +57,12 @@ class SynthesisedStage:
 
     def report(self) -> list[dict[str, Any]]:
         return self.read("validation-report.json")["pluginReports"]
+
+
+def make_app(folder: Path) -> App:
+    """Make an app as the CDK command line does: with the context of cdk.json."""
+    context = json.loads((PROJECT / "cdk.json").read_text(encoding="utf-8"))["context"]
+    return App(context=context, outdir=str(folder), analytics_reporting=False)
 
 
 def accepted(tool: str) -> set[tuple[str, str]]:
@@ -119,8 +127,3 @@ def allowed(role: Resource) -> dict[str, set[str]]:
         for action in statement["Action"]:
             table.setdefault(action, set()).update(text(resource) for resource in statement["Resource"])
     return table
-
-
-def condition(role: Resource, action: str) -> dict[str, Any]:
-    (statement,) = (s for s in statements(role) if action in s["Action"])
-    return statement.get("Condition", {})
