@@ -113,6 +113,8 @@ def require_order(app: App, assembly: Path) -> None:
     given = {(resource.node.path, rule) for resource in _resources(app) for rule in _acknowledged(resource)}
     problems = [f"{place}: {f['ruleName']}: a warning: {f['description']}" for f in found for place in _places(f)]
     problems += [f"{place}: {rule}: does not occur; take the exception out" for place, rule in sorted(given - used)]
+    bare = {(f["acknowledgedAt"], f["acknowledgedId"]) for f in covered if not f.get("reason", "").strip()}
+    problems += [f"{place}: {rule}: has no reason; say why it is all right" for place, rule in sorted(bare)]
     above = {(f["acknowledgedAt"], f["acknowledgedId"]) for f in covered if _places(f) != [f["acknowledgedAt"]]}
     problems += [f"{place}: {rule}: covers what is below, too; say it at the resource" for place, rule in sorted(above)]
     if problems:

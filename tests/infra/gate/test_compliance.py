@@ -58,16 +58,20 @@ def test_an_acknowledgement_without_a_finding_fails_the_synthesis(make_app):
         compliance.require_order(app, assembly)
 
 
-def test_neither_a_warning_nor_an_acknowledgement_above_the_resource_gets_through(make_app):
+def test_no_warning_and_no_acknowledgement_above_the_resource_or_without_reason_gets_through(make_app):
     app = make_app()
     stack = Stack(app, "Above")
-    s3.CfnBucket(stack, "Bucket", logging_configuration={"logFilePrefix": "self/"})
+    bucket = s3.CfnBucket(stack, "Bucket")
     CfnParameter(stack, "Unused")
     Validations.of(stack).acknowledge(Acknowledgment(id="AwsSolutions::AwsSolutions-S10", reason="All of them."))
+    compliance.acknowledge(bucket, "AwsSolutions-S1", " ")
     compliance.add_checks(app, GateSettings())
-    with pytest.raises(
-        ComplianceError, match=r"Above: W2001: a warning: .*\n  Above: AwsSolutions::Aws.*S10: covers what is below"
-    ):
+    problems = [
+        "Above: W2001: a warning: .*",
+        "Above/Bucket: .*S1: has no reason; .*",
+        "Above: .*S10: covers what is below",
+    ]
+    with pytest.raises(ComplianceError, match=r"\n  ".join(problems)):
         compliance.require_order(app, Path(app.synth().directory))
 
 
