@@ -13,7 +13,7 @@ from sagemaker_local import ACTIONS, BUCKET, IMAGE, LocalSageMaker
 from training_fixtures import write_data_set
 
 from cli.training.sagemaker import CODE_CHANNEL, ENTRY_POINT, SOURCE_DIR, source_bundle
-from emulator.platform.host import SpotInterruption
+from emulator.platform.conditions import SpotInterruption
 from model.training.loop.metrics import METRIC_DEFINITIONS
 
 #: Long enough for the middle of it to be in both trainings, however long they take to start.
