@@ -128,7 +128,7 @@ class ClassifierFunction(Construct):
             acknowledge(cast(CfnResource, construct), rule, reason)
 
     def _callers_policy(self, settings: FunctionSettings) -> iam.ManagedPolicy:
-        """A policy to attach to whoever shall call the URL: this alias's, and through the URL only."""
+        """Make the policy to attach to callers: it allows this alias, through the URL only."""
         alias = [self.alias.function_arn]
         by_url = {"Bool": {"lambda:InvokedViaFunctionUrl": "true"}}
         statements = [

@@ -36,7 +36,7 @@ class CallerLimit:
     def count(self, caller: str, deadline: Deadline) -> None:
         """Count a request of a caller (an ARN); raise ThrottledError if it is one too many.
 
-        Sessions of a role and federated users of an account are one caller, for whoever makes them chooses their names.
+        Sessions of a role and federated users of an account are one caller, because their names can be chosen freely.
         Where DynamoDB is out of reach the request goes on, and the log says so: a limit that fails must not take the
         classifier with it. But a counter that is throttled by itself means that its caller sends hundreds of requests a
         second, who is refused.

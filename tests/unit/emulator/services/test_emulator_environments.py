@@ -1,4 +1,4 @@
-"""Environments on demand: few start at a time, whoever waits takes what is free first, and nobody waits for ever."""
+"""Environments on demand: few start at a time, a waiting execution takes the first free one, and no wait is endless."""
 
 import threading
 from concurrent.futures import ThreadPoolExecutor
