@@ -81,9 +81,6 @@ class FunctionSettings(Table):
     organization: Annotated[str, matching(r"o-[a-z0-9]{10,32}", "the id of an organisation (o-…)")] | None = None
     #: Public addresses ("203.0.113.7/32") from which those who have the callers' policy may call; empty: from anywhere.
     source_ips: tuple[Annotated[str, AfterValidator(_network)], ...] = ()
-    #: Both are always refused: function URLs know no VPC.
-    source_vpc: str | None = None
-    source_vpce: str | None = None
 
     @property
     def warm(self) -> tuple[int, int]:
@@ -119,10 +116,3 @@ class FunctionSettings(Table):
             yield "organization: says of which organisation the accounts of invokers must be, and there are none"
         if self.source_ips and self.invokers:
             yield "source_ips: AWS takes no addresses in a function's permission, so invokers could call from anywhere"
-        # Source: AWS Lambda Developer Guide, "Creating and managing Lambda function URLs": "through the public Internet
-        # only. While Lambda functions do support AWS PrivateLink, function URLs do not."
-        if self.source_vpc or self.source_vpce:
-            yield (
-                "source_vpc: a function URL is called through the public Internet only, so AWS does not know its "
-                "callers' VPC; set source_ips to the addresses of the VPC's NAT gateways"
-            )

@@ -209,8 +209,6 @@ def rolled(instances: str, strategy: str, percent: int) -> str:
         ),
         ("function.public_reason = 'A reason that is long enough.'", "function.public_reason: only goes with url_auth"),
         ("function.organization = 'o-abcdefghij'", "function.organization: says of which organisation the accounts"),
-        ("function.source_vpc = 'vpc-1'", "function.source_vpc: a function URL is called through the public Internet"),
-        ("function.source_vpce = 'vpce-1'", "function.source_vpc: a function URL is called through the public Int"),
         (f"function.source_ips = ['1.2.3.4']\n{CALLER}", "function.source_ips: AWS takes no addresses in a function's"),
         (f"function.source_ips = ['1.2.3.4']\n{PUBLIC}", 'function.url_auth: "NONE" lets everybody call, whatever'),
         (f"serving.scaling = {{{SIZED}}}", "serving.initial_instances: 1 is outside scaling.min_instances to scaling."),
