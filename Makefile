@@ -8,7 +8,7 @@ export PATH := $(CURDIR)/$(BIN):$(PATH)
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo demo-scaling test test-slow unit infra security integration image image-test e2e bench lint format lock vulnerabilities sbom synth clean
+.PHONY: help setup demo demo-scaling test test-slow unit infra security integration image image-test e2e bench lint format lock vulnerabilities sbom synth release clean
 
 help: ## list these targets
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z0-9_-]+:.*## / {printf "  \033[1m%-15s\033[0m %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -85,7 +85,7 @@ bench: setup ## serving and the function beside others, measured: 9 minutes (mak
 lint: setup ## ruff and mypy
 	ruff check .
 	ruff format --check .
-	mypy app.py benchmarks cli emulator infra lambda_fn model programs sample_data
+	mypy
 
 format: setup ## let ruff format the code
 	ruff format .
@@ -119,6 +119,16 @@ sbom: setup ## build/sbom: what is in the operator's environment, the serving im
 
 synth: setup ## synthesise every stack of the dev stage, with the security checks
 	cdk synth --quiet -c stage=dev
+
+# The version stands in pyproject.toml and nowhere else. The tag is pushed by hand: that is what others see.
+release: setup ## a version: make release VERSION=1.2.0 writes it, dates the CHANGELOG, commits and tags
+	@test -n "$(VERSION)" || { echo 'Which version? make release VERSION=1.2.0'; exit 2; }
+	@test -z "$$(git status --porcelain)" || { echo 'Commit or stash first: a release is what is committed.'; exit 3; }
+	uv version --frozen "$(VERSION)"
+	sed -i.old 's/^## \[Unreleased\]$$/&\n\n## [$(VERSION)] - '"$$(date +%F)"'/' CHANGELOG.md && rm CHANGELOG.md.old
+	git commit --quiet --all --message 'Version $(VERSION)'
+	git tag --annotate 'v$(VERSION)' --message 'Version $(VERSION)'
+	@echo 'Look at it (git show), then publish it: git push --follow-tags'
 
 clean: ## stop the local AWS and remove what was built (not .venv)
 	-test ! -x $(BIN)/kennel || kennel local down
