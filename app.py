@@ -17,7 +17,8 @@ from aws_cdk import App
 
 from infra.application import synthesise
 from infra.gate.compliance import ComplianceError
-from infra.settings import ROOT, SettingsError, load
+from infra.settings import ROOT, load
+from infra.validation import SettingsError
 from model.core.artifact import ArtifactError
 from model.core.artifact_digest import DigestError
 

@@ -21,7 +21,7 @@ import statistics
 import sys
 import tempfile
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -128,7 +128,7 @@ def main(argv: list[str] | None = None) -> int:
         root, copy = Path(folder) / "images", Path(folder) / "copy"
         _make_data_set(root, arguments.images, arguments.count)
         shrunk = shrink_data_set(find_data_set(root), copy, side=COPY_SIDE)
-        systems = {
+        systems: dict[str, Callable[[], Rates]] = {
             "usual": lambda: usual(root, arguments.epochs),
             "ours": lambda: ours(root, arguments.epochs),
             f"usual, {COPY_SIDE} px copy": lambda: usual(copy, arguments.epochs),

@@ -175,7 +175,7 @@ def _measured(stage: Stage, sagemaker: Any, name: str, number: int, begin: float
             (variant,) = sagemaker.describe_endpoint(EndpointName=endpoint)["ProductionVariants"]
             counts.append(variant["CurrentInstanceCount"])
             time.sleep(5 / clock)
-        return statistics.mean(counts)
+        return float(statistics.mean(counts))
 
     time.sleep(begin - time.time())
     with ThreadPoolExecutor() as pool:

@@ -172,7 +172,8 @@ def measure_input(quick: bool) -> dict[str, Any]:
         short = ["--count", "32", "--rounds", "1"] if quick else ["--count", "64", "--rounds", "3"]
         command = [sys.executable, "-m", "benchmarks.input_pipeline", "--json", str(result), *short]
         subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
-        return json.loads(result.read_text(encoding="utf-8"))
+        figures: dict[str, Any] = json.loads(result.read_text(encoding="utf-8"))
+        return figures
 
 
 def measure_processes(rounds: int, epochs: int) -> dict[str, list[float]]:
@@ -194,7 +195,7 @@ def measure_processes(rounds: int, epochs: int) -> dict[str, list[float]]:
                 check=True, capture_output=True,
             )  # fmt: skip
             metrics = json.loads((output / "metrics.json").read_text(encoding="utf-8"))
-            return statistics.median(epoch["images_per_second"] for epoch in metrics["epochs"][1:])
+            return float(statistics.median(epoch["images_per_second"] for epoch in metrics["epochs"][1:]))
 
         def train_apart() -> float:
             with ThreadPoolExecutor(2) as pool:

@@ -18,6 +18,7 @@ import botocore.exceptions
 from cli.console import error_console
 from cli.errors import LOCAL_HINT, AwsError, NotReadyError, aws_errors
 from infra import settings as stage_settings
+from infra.validation import SettingsError
 
 if TYPE_CHECKING:
     import boto3
@@ -39,7 +40,7 @@ class Stage:
         """The stage's settings; a stage that does not exist, or has errors, is a NotReadyError."""
         try:
             return stage_settings.load(self.name)
-        except stage_settings.SettingsError as error:
+        except SettingsError as error:
             raise NotReadyError(str(error)) from error
 
     @cached_property

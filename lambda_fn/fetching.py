@@ -201,7 +201,7 @@ def _declared_length(response: http.client.HTTPResponse) -> int | None:
 
 def _pieces(response: http.client.HTTPResponse, declared: int | None) -> Iterator[bytes]:
     """Give a body piece by piece, none larger than `_CHUNK_BYTES`."""
-    file: BufferedReader = response.fp  # type: ignore[assignment]  # typeshed does not say that it is buffered
+    file: BufferedReader = response.fp
     if not response.chunked:
         left = declared if declared is not None else sys.maxsize
         while left and (piece := file.read(min(left, _CHUNK_BYTES))):

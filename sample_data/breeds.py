@@ -106,7 +106,7 @@ def _read(table: dict[str, Any], traits: dict[str, Any]) -> Breed:
 
     def kind(group: str) -> dict[str, Any]:
         own = dict(traits[group])
-        return table[group][own.pop("kind")] | own
+        return {**table[group][own.pop("kind")], **own}
 
     return Breed(
         name=traits["name"],

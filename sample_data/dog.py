@@ -100,7 +100,8 @@ def _add_legs(solids: Solids, breed: Breed, trunk: Frame, fore: Floats, hind: Fl
 def _joints(start: Floats, segments: Floats, angles: Floats, paw: float) -> Floats:
     """World positions [5, 3] of a leg's joints and of its toe, which points forward, more so the more the leg hangs."""
     steps = [*(segments[:, None] * _direction(angles)), paw * _direction(np.clip(angles[2] + 62.0, 40.0, 100.0))]
-    return start + np.concatenate([np.zeros((1, 3)), np.cumsum(steps, axis=0)])
+    positions: Floats = start + np.concatenate([np.zeros((1, 3)), np.cumsum(steps, axis=0)])
+    return positions
 
 
 def _add_tail(solids: Solids, breed: Breed, trunk: Frame, pose: Pose) -> None:

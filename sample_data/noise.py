@@ -15,7 +15,7 @@ def _tile(wide: int, high: int) -> Field:
     frequency = np.fft.fftfreq(TILE)
     window = np.exp(-2.0 * ((frequency * wide)[None, :] ** 2 + (frequency * high)[:, None] ** 2))
     field = np.fft.ifft2(np.fft.fft2(np.random.default_rng([wide, high]).standard_normal((TILE, TILE))) * window).real
-    return ((field - field.mean()) / field.std()).astype(np.float32)
+    return np.asarray((field - field.mean()) / field.std(), np.float32)
 
 
 WHITE = _tile(0, 0)
@@ -26,7 +26,8 @@ STRANDS = _tile(3, 26)  # hair
 
 def looked_up(field: Field, x: NDArray[np.floating], y: NDArray[np.floating]) -> Field:
     """Values of a tile at positions in cells, wrapping around."""
-    return field[y.astype(np.int32) & (TILE - 1), x.astype(np.int32) & (TILE - 1)]
+    values: Field = field[y.astype(np.int32) & (TILE - 1), x.astype(np.int32) & (TILE - 1)]
+    return values
 
 
 def covering(field: Field, rng: np.random.Generator, width: int, height: int, step: float = 1.0) -> Field:

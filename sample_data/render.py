@@ -88,19 +88,22 @@ def _cover(marking: Marking, part: NDArray[np.int64], planes: Vectors, place: Ve
     if marking.stripes:
         bent = 2.6 * _irregular(noise.BLOTCHES, place, 0.01, rng)
         depth += marking.stripes * np.sin(120 * (place[0] - 0.25 * place[2]) + bent)
-    return marking.opacity * np.clip(depth / marking.width + 0.5, 0, 1)
+    opacity: Vector = marking.opacity * np.clip(depth / marking.width + 0.5, 0, 1)
+    return opacity
 
 
 def _mapped(maps: NDArray[np.float32], solid: NDArray[np.int16], place: Vectors) -> Vectors:
     """Each point [3, N] under the affine map of the solid that it lies on."""
     m = maps.take(solid, axis=1)
     x, y, z = place
-    return np.stack([m[3 * k] * x + m[3 * k + 1] * y + m[3 * k + 2] * z + m[9 + k] for k in range(3)])
+    mapped: Vectors = np.stack([m[3 * k] * x + m[3 * k + 1] * y + m[3 * k + 2] * z + m[9 + k] for k in range(3)])
+    return mapped
 
 
 def _product(rows: Floats, vectors: Vectors) -> Vectors:
     """The matrix product [k, 3] x [3, N], without a BLAS: its threads would fight those of the other workers."""
-    return np.einsum("ki,in->kn", rows.astype(np.float32), vectors)
+    product: Vectors = np.einsum("ki,in->kn", rows.astype(np.float32), vectors)
+    return product
 
 
 def _smoothed(normal: Vectors, visible: NDArray[np.bool_], radius: float) -> Vectors:
@@ -113,7 +116,8 @@ def _smoothed(normal: Vectors, visible: NDArray[np.bool_], radius: float) -> Vec
     # The fourth channel counts how much of the neighbourhood is dog.
     around = Image.fromarray(encoded, "RGBX").filter(ImageFilter.BoxBlur(radius))
     blurred = np.asarray(around)[visible].T.astype(np.float32)
-    return normalised(blurred[:3] * (255.0 / blurred[3]) - 128.0 + 45.0 * unit, axis=0)
+    smooth: Vectors = normalised(blurred[:3] * (255.0 / blurred[3]) - 128.0 + 45.0 * unit, axis=0)
+    return smooth
 
 
 def _nooks(near: Vector, visible: NDArray[np.bool_], radius: float) -> Vector:
@@ -123,7 +127,8 @@ def _nooks(near: Vector, visible: NDArray[np.bool_], radius: float) -> Vector:
     depth[visible] = 1 + (near - low) * (254.0 / max(high - low, 1e-6))
     around = np.asarray(Image.fromarray(depth).filter(ImageFilter.BoxBlur(radius)))[visible].astype(np.float32)
     sunk = (around - depth[visible]) * ((high - low) / 254.0)
-    return 1.0 - np.clip(sunk * 3.2, 0.0, 0.45)
+    light: Vector = 1.0 - np.clip(sunk * 3.2, 0.0, 0.45)
+    return light
 
 
 def _ragged(
@@ -139,4 +144,5 @@ def _ragged(
     shift = coat.fall * scale / 255.0 * field * np.asarray(spread).astype(np.float32)
     rows = np.clip(np.arange(height)[:, None] - np.abs(shift).astype(np.int64), 0, height - 1)
     columns = np.clip(np.arange(width)[None, :] - (0.4 * shift).astype(np.int64), 0, width - 1)
-    return pixels[rows, columns]
+    moved: NDArray[np.uint8] = pixels[rows, columns]
+    return moved

@@ -15,7 +15,7 @@ class Classifier:
     def __init__(self) -> None:
         self.predictor = pytorch_predictor.load(Path(os.environ["SM_MODEL_DIR"]))
 
-    @bentoml.api
+    @bentoml.api  # type: ignore[untyped-decorator]  # installed for the benchmark only
     def classify(self, image: Annotated[Path, ContentType("image/jpeg")], /) -> dict[str, object]:
         prediction = self.predictor.predict(image.read_bytes())
         return {"predictions": [{"label": label, "probability": value} for label, value in prediction.ranked]}

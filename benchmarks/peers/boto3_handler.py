@@ -8,7 +8,7 @@ import boto3
 client = boto3.client("sagemaker-runtime")
 
 
-def handler(event, context):
+def handler(event: dict[str, str], context: object) -> dict[str, object]:
     answer = client.invoke_endpoint(
         EndpointName=os.environ["ENDPOINT_NAME"],
         ContentType="application/x-image",

@@ -10,7 +10,7 @@ from benchmarks.peers import pytorch_predictor
 from model.core.predictor import Prediction
 
 
-class Classifier(litserve.LitAPI):
+class Classifier(litserve.LitAPI):  # type: ignore[misc]  # installed for the benchmark only
     def setup(self, device: str) -> None:
         self.predictor = pytorch_predictor.load(Path(os.environ["SM_MODEL_DIR"]))
 

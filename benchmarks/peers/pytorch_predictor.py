@@ -18,7 +18,8 @@ def load(model_dir: Path) -> Predictor:
 
     @torch.inference_mode()
     def run(images: FloatArray) -> FloatArray:
-        return network(torch.from_numpy(images)).numpy()
+        logits: torch.Tensor = network(torch.from_numpy(images))
+        return logits.numpy()
 
     predictor = Predictor(card, run)
     predictor.check()

@@ -60,7 +60,7 @@ class Account:
     @cached_property
     def identity(self) -> dict[str, str]:
         """GetCallerIdentity's answer: Account, Arn, UserId."""
-        return self.call("sts", "get_caller_identity")
+        return dict(self.call("sts", "get_caller_identity"))
 
     @property
     def id(self) -> str:

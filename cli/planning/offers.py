@@ -168,7 +168,8 @@ def _started(needed: Series) -> Series:
     """Return how many environments start in each second, if those of the last minutes are still there."""
     before = np.concatenate((np.full(_IDLE_SECONDS, needed[0]), needed[:-1]))
     kept = np.lib.stride_tricks.sliding_window_view(before, _IDLE_SECONDS).max(axis=1)
-    return np.maximum(needed - kept, 0)
+    started: Series = np.maximum(needed - kept, 0)
+    return started
 
 
 def _toml(tables: Mapping[str, Mapping[str, object]]) -> str:

@@ -25,22 +25,22 @@ class Tuning:
     @property
     def name(self) -> str:
         """The tuning job's name."""
-        return self.description["HyperParameterTuningJobName"]
+        return str(self.description["HyperParameterTuningJobName"])
 
     @property
     def status(self) -> str:
         """InProgress, Stopping, Completed, Failed or Stopped."""
-        return self.description["HyperParameterTuningJobStatus"]
+        return str(self.description["HyperParameterTuningJobStatus"])
 
     @property
     def config(self) -> dict[str, Any]:
         """Objective, limits and ranges."""
-        return self.description["HyperParameterTuningJobConfig"]
+        return dict(self.description["HyperParameterTuningJobConfig"])
 
     @property
     def metric(self) -> str:
         """Name of the objective metric."""
-        return self.config["HyperParameterTuningJobObjective"]["MetricName"]
+        return str(self.config["HyperParameterTuningJobObjective"]["MetricName"])
 
     @property
     def best(self) -> dict[str, Any] | None:
@@ -51,7 +51,7 @@ class Tuning:
     @property
     def static(self) -> dict[str, str]:
         """The hyperparameters that are the same for all training jobs, as SageMaker has them."""
-        return self.description.get("TrainingJobDefinition", {}).get("StaticHyperParameters", {})
+        return dict(self.description.get("TrainingJobDefinition", {}).get("StaticHyperParameters", {}))
 
 
 def objective(job: dict[str, Any]) -> float | None:

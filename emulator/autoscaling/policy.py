@@ -69,8 +69,8 @@ def step_capacity(current: int, configuration: dict[str, Any], breach: float) ->
 
 def _within(step: dict[str, Any], breach: float) -> bool:
     """Say whether a breach lies in a step: the bound that is nearer to the threshold belongs to it."""
-    lower = step.get("MetricIntervalLowerBound", -math.inf)
-    upper = step.get("MetricIntervalUpperBound", math.inf)
+    lower: float = step.get("MetricIntervalLowerBound", -math.inf)
+    upper: float = step.get("MetricIntervalUpperBound", math.inf)
     if breach == 0:
         return lower <= 0 <= upper
     return lower <= breach < upper if breach > 0 else lower < breach <= upper

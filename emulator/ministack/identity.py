@@ -69,4 +69,4 @@ def _trusts(role: dict[str, Any], service: str, account: str) -> bool:
     ]
     keys = {"aws:sourceaccount": account}
     context = EvalContext(service, "Service", account, "sts:AssumeRole", role["Arn"], "", service_context=keys)
-    return evaluate_trust_policy({**document, "Statement": applicable}, service, context)
+    return bool(evaluate_trust_policy({**document, "Statement": applicable}, service, context))

@@ -99,20 +99,20 @@ class Instances:
             {name: parameters.get(f"LaunchTemplate.{name}") for name in wanted}
         )
         if error is not None:
-            return error
+            return error  # type: ignore[no-any-return]
         launch = _with_template(parameters, template)
         given = (launch.get(f"IamInstanceProfile.{member}", "") for member in ("Arn", "Name"))
         profile, error = ec2._resolve_iam_instance_profile(*given)
         if error is not None:
-            return error
+            return error  # type: ignore[no-any-return]
         roles = profile and iam._lookup_instance_profile(arn=profile["Arn"]).get("Roles")
         role = iam._roles.get(roles[0]) if roles else None
         if role is not None:
             context = {"iam:PassedToService": "ec2.amazonaws.com"}
             if denied := refusal(extract_access_key_id(headers, query), "iam:PassRole", role["Arn"], context):
-                return ec2._error("UnauthorizedOperation", denied.message, 403)
+                return ec2._error("UnauthorizedOperation", denied.message, 403)  # type: ignore[no-any-return]
         if launch.get("DryRun") == "true":
-            return ec2._error("DryRunOperation", "Request would have succeeded, but DryRun flag is set.", 412)
+            return ec2._error("DryRunOperation", "Request would have succeeded, but DryRun flag is set.", 412)  # type: ignore[no-any-return]
         response = await inner("POST", path, headers, urlencode(launch).encode(), {})
         if response[0] == 200:
             for found in _INSTANCE_ID.findall(response[2]):
@@ -156,11 +156,11 @@ class Instances:
 
         instance_id = parameters.get("InstanceId", "")
         if instance_id not in ec2._instances:
-            return ec2._error("InvalidInstanceID.NotFound", f"The instance ID '{instance_id}' does not exist", 400)
+            return ec2._error("InvalidInstanceID.NotFound", f"The instance ID '{instance_id}' does not exist", 400)  # type: ignore[no-any-return]
         output = base64.b64encode(console_output(self._host, instance_id)).decode()
         now = time.strftime("%Y-%m-%dT%H:%M:%S.000Z", time.gmtime())
         inner = f"<instanceId>{instance_id}</instanceId><timestamp>{now}</timestamp><output>{output}</output>"
-        return ec2._xml(200, "GetConsoleOutputResponse", inner)
+        return ec2._xml(200, "GetConsoleOutputResponse", inner)  # type: ignore[no-any-return]
 
 
 def _end(record: dict[str, Any], behavior: str) -> None:

@@ -48,4 +48,4 @@ def free_port() -> int:
     """Find a port of the loopback interface that nobody listens on at the moment."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
+        return int(probe.getsockname()[1])

@@ -110,8 +110,10 @@ class Predictor:
 def softmax(logits: npt.NDArray[np.floating[Any]], temperature: float = 1.0) -> npt.NDArray[np.float64]:
     """Return the classes' probabilities, float64 [N, C], for logits [N, C] that are divided by `temperature` first."""
     scaled = logits.astype(np.float64) / temperature
-    exponentials = np.exp(scaled - scaled.max(axis=1, keepdims=True))  # the maximum keeps exp() from overflowing
-    return exponentials / exponentials.sum(axis=1, keepdims=True)
+    # The maximum keeps exp() from overflowing.
+    exponentials: npt.NDArray[np.float64] = np.exp(scaled - scaled.max(axis=1, keepdims=True))
+    exponentials /= exponentials.sum(axis=1, keepdims=True)
+    return exponentials
 
 
 def onnx_session(graph: Path | bytes, threads: int = 1) -> onnxruntime.InferenceSession:

@@ -21,7 +21,8 @@ class Residual(nn.Module):
 
     def forward(self, batch: Tensor) -> Tensor:
         """Return [N, channels, H, W] for the same."""
-        return batch + self.layers(batch)
+        change: Tensor = self.layers(batch)
+        return batch + change
 
 
 def resnet9(classes: int) -> nn.Sequential:

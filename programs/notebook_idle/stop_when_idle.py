@@ -20,7 +20,7 @@ METADATA = Path("/opt/ml/metadata/resource-metadata.json")
 UPTIME = Path("/proc/uptime")
 
 
-def last_used(status: dict, kernels: list, terminals: list, booted: float, now: float) -> float:
+def last_used(status: dict[str, Any], kernels: list[Any], terminals: list[Any], booted: float, now: float) -> float:
     """When somebody last used the notebook, in seconds since the epoch; starting the instance counts as using it."""
     if any(kernel.get("execution_state") == "busy" for kernel in kernels):
         return now  # a kernel that computes

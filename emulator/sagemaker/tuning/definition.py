@@ -143,7 +143,8 @@ class TuningDefinition:
     @property
     def _image(self) -> str | None:
         algorithm = self._training["AlgorithmSpecification"]
-        return algorithm.get("TrainingImage") or algorithm.get("AlgorithmName")
+        image: str | None = algorithm.get("TrainingImage") or algorithm.get("AlgorithmName")
+        return image
 
     def _refuse_what_is_not_there(self) -> None:
         definition = self._request.get("TrainingJobDefinition", {})

@@ -20,7 +20,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from PIL import AvifImagePlugin, Image, ImageFile, JpegImagePlugin, TiffImagePlugin
+from PIL import AvifImagePlugin, Image, ImageFile, JpegImagePlugin, TiffImagePlugin, UnidentifiedImageError
 
 from .containers import has_jpeg_end, orientation_of, without_metadata
 from .errors import ImageError, ImageTooLargeError, UnreadableImageError
@@ -126,7 +126,7 @@ def decode(
         if rgb is not image:
             image.close()  # frees its pixels before they are there for a third time
         return rgb.transpose(_TRANSPOSITIONS[orientation]) if orientation in _TRANSPOSITIONS else rgb
-    except Image.UnidentifiedImageError:
+    except UnidentifiedImageError:
         raise _damaged(f"the header of a {container}") if container else _not_read(data) from None
     except Image.DecompressionBombError:
         raise ImageTooLargeError(f"The image is far too large; at most {max_pixels:,} pixels are allowed.") from None

@@ -60,7 +60,7 @@ class Quantizer:
         return self._int8
 
 
-class _CalibrationReader(CalibrationDataReader):
+class _CalibrationReader(CalibrationDataReader):  # type: ignore[misc]  # onnxruntime has no types
     def __init__(self, images: Images, preprocessing: Preprocessing) -> None:
         starts = range(0, len(images), _CALIBRATION_BATCH)
         self._batches = (

@@ -94,7 +94,8 @@ class Extraction:
         @torch.inference_mode()
         def run(batch: Tensor) -> npt.NDArray[np.float32]:
             with torch.autocast(device.type, dtype=half, enabled=half is not None):
-                return backbone(batch.to(device, memory_format=torch.channels_last)).float().cpu().numpy()
+                features: Tensor = backbone(batch.to(device, memory_format=torch.channels_last))
+                return features.float().cpu().numpy()
 
         return run
 

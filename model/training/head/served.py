@@ -147,7 +147,7 @@ def is_worse(found: Changes) -> bool:
     """Return whether more right answers are lost than won, which chance rarely explains."""
     changed = found.lost + found.won
     as_many = sum(math.comb(changed, lost) for lost in range(found.lost, changed + 1))
-    return as_many / 2**changed < SIGNIFICANT
+    return bool(as_many / 2**changed < SIGNIFICANT)
 
 
 def quantised(fp32: Extraction) -> bytes:

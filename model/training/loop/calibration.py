@@ -86,8 +86,9 @@ def reliability(probabilities: FloatArray, targets: IntArray) -> dict[str, Any]:
 
 def at_temperature(probabilities: FloatArray, temperature: float) -> npt.NDArray[np.float64]:
     """Return what probabilities [N, C] become when their logits are divided by `temperature`; its inverse undoes it."""
-    powers = probabilities.astype(np.float64) ** (1 / temperature)
-    return powers / powers.sum(axis=1, keepdims=True)
+    powers: npt.NDArray[np.float64] = probabilities.astype(np.float64) ** (1 / temperature)
+    powers /= powers.sum(axis=1, keepdims=True)
+    return powers
 
 
 def losses(probabilities: FloatArray, targets: IntArray) -> npt.NDArray[np.float64]:

@@ -84,7 +84,8 @@ def evaluate_artifact(
 
     def answer(path: Path) -> npt.NDArray[np.float64] | str:
         try:
-            return predictor.probabilities(predictor.prepare(path.read_bytes())[np.newaxis])[0]
+            (found,) = predictor.probabilities(predictor.prepare(path.read_bytes())[np.newaxis])
+            return np.asarray(found)
         except (ImageError, OSError) as error:
             return str(error)
 

@@ -105,7 +105,7 @@ class TrainingState:
 
     def add_gradients(self, loss: Tensor) -> None:
         """Add the gradients of a loss to those of the next step."""
-        self._scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
+        self._scaler.scale(loss).backward()
 
     def update(self) -> None:
         """Make one step of the optimiser with the gradients that were added since the last one."""
