@@ -57,11 +57,15 @@ class Stage:
                 f"Two regions are named: {', '.join(f'{source} is {region}' for source, region in named.items())}.",
                 f"Unset {' and '.join(REGION_VARIABLES)}, or give them the region that you mean.",
             )
-        region = next(iter(named.values()), None) or self._new_session(None).region_name
+        session = self._new_session(None)
+        region = next(iter(named.values()), None) or session.region_name
         if region is None:
+            with aws_errors():
+                if session.get_credentials() is None:  # the first of two things to do
+                    raise botocore.exceptions.NoCredentialsError
             raise NotReadyError(
                 "No AWS region is set.",
-                f"Name one: export AWS_REGION=us-east-1, or account and region in {self.settings_file}. {LOCAL_HINT}",
+                f"Name one: export AWS_REGION=us-east-1, or account and region in {self.settings_file}.\n{LOCAL_HINT}",
             )
         return str(region)
 

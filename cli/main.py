@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
-import traceback
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 from rich.text import Text
@@ -13,10 +12,11 @@ from rich.text import Text
 from cli.auditing import command as auditing
 from cli.aws import Stage
 from cli.batch import commands as batch
-from cli.console import error_console
+from cli.console import console, error_console
 from cli.costs import command as costs
 from cli.data import commands as data
-from cli.errors import KennelError
+from cli.errors import BugError, KennelError
+from cli.help import Sections
 from cli.load import command as loading
 from cli.local import commands as local
 from cli.local import demo
@@ -30,8 +30,30 @@ from cli.serving import container_image
 from cli.training import commands as training
 from cli.training import packaging, report
 from cli.tuning import commands as tuning
+from infra.settings import stages
+
+
+class Kennel(Sections):
+    """All commands; where they are interrupted or have a bug, that is said in a few lines."""
+
+    def invoke(self, ctx: Any) -> Any:
+        """Run the command that was named."""
+        try:
+            return super().invoke(ctx)
+        except (KennelError, typer.TyperException, typer.Exit):
+            raise
+        except (KeyboardInterrupt, EOFError, typer.Abort) as interrupt:
+            error_console.print("\ninterrupted", *getattr(interrupt, "__notes__", ()), sep="\n")
+            raise typer.Exit(130) from None
+        except BrokenPipeError:  # the reader (head, less) went away: not an error of ours
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            raise typer.Exit(0) from None
+        except Exception as error:
+            raise BugError(error, show=ctx.params["debug"]) from error
+
 
 app = typer.Typer(
+    cls=Kennel,
     name="kennel",
     help="Train, deploy and call an image classifier on the AWS that the environment names.",
     no_args_is_help=True,
@@ -44,22 +66,12 @@ app.add_typer(data.app, name="data")
 app.add_typer(tuning.app, name="tune")
 app.add_typer(models.app, name="models")
 app.add_typer(container_image.app, name="image")
-app.command("train")(training.train)
-app.command("report")(report.report)
-app.command("package")(packaging.package)
-app.command("deploy")(deploying.deploy)
-app.command("classify")(classifying.classify)
-app.command("evaluate")(classifying.evaluate)
-app.command("batch")(batch.batch)
-app.command("cost")(costs.cost)
-app.command("load-test")(loading.load_test)
-app.command("plan")(planning.plan)
-app.command("status")(looking.status)
-app.command("doctor")(doctor.doctor)
-app.command("audit")(auditing.audit)
-app.command("destroy")(destroying.destroy)
-app.command("demo")(demo.demo)
-app.command("demo-scaling")(demo.demo_scaling)
+for _command in (
+    *(training.train, report.report, packaging.package, deploying.deploy, classifying.classify, classifying.evaluate),
+    *(batch.batch, costs.cost, loading.load_test, planning.plan, looking.status, doctor.doctor, auditing.audit),
+    *(destroying.destroy, demo.demo, demo.demo_scaling),
+):
+    app.command()(_command)
 
 
 @app.callback()
@@ -67,10 +79,16 @@ def select_stage(
     context: typer.Context,
     stage: Annotated[
         str,
-        typer.Option(envvar="KENNEL_STAGE", help="A file in infra/environments: local, dev, serverless, prod, …"),
+        typer.Option(
+            envvar="KENNEL_STAGE",
+            help=f"A file in infra/environments: {', '.join(stages())}.",
+            autocompletion=lambda incomplete: [name for name in stages() if name.startswith(incomplete)],
+        ),
     ] = "dev",
+    debug: Annotated[bool, typer.Option("--debug", envvar="KENNEL_DEBUG", help="Show a bug's stack trace.")] = False,
 ) -> None:
-    """Remember the stage for the command that follows."""
+    """Train, deploy and call an image classifier on the AWS that the environment names."""
+    console.stderr = False
     given = getattr(context.get_parameter_source("stage"), "name", None) == "COMMANDLINE"
     context.obj = Stage(stage, f"kennel --stage {stage}" if given else "kennel")
 
@@ -88,15 +106,3 @@ def main() -> None:
         error_console.print(error.format_message())
         error_console.print("What is allowed: kennel --help, kennel COMMAND --help")
         sys.exit(error.exit_code)
-    except typer.Abort:  # Ctrl-C at a question, or nobody there to answer it
-        error_console.print("\ninterrupted; where nobody can answer: --yes")
-        sys.exit(130)
-    except KeyboardInterrupt:
-        error_console.print("interrupted")
-        sys.exit(130)
-    except BrokenPipeError:  # the reader (head, less) went away: not an error of ours
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        sys.exit(0)
-    except Exception:  # a bug, whose message may hold any text, too
-        error_console.print(traceback.format_exc(), end="")
-        sys.exit(1)

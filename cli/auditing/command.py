@@ -19,7 +19,7 @@ from cli.auditing.resources import exposed, sagemaker
 from cli.auditing.resources.policies import flaw
 from cli.auditing.rules import Severity
 from cli.aws import Stage
-from cli.console import ask, console, error_console, progress_bar
+from cli.console import AsJson, ask, console, error_console, progress_bar
 from cli.errors import AwsError, UnhealthyError, UsageError
 
 #: Once an account, and once a region.
@@ -77,8 +77,9 @@ def audit(
     fix: Annotated[bool, typer.Option("--fix", help="Say which unused roles and policies can be deleted.")] = False,
     backup: Annotated[Path | None, typer.Option(help="With --fix: ask, write a backup to this file, delete.")] = None,
     restore: Annotated[Path | None, typer.Option(help="Only bring back what --fix deleted, from its backup.")] = None,
+    as_json: AsJson = False,
 ) -> None:
-    """Look for what is unsafe in the whole account: rights, trust, and public, unencrypted or idle resources."""
+    """Find what is unsafe, public or unused in the whole account."""
     stage: Stage = context.obj
     account = Account(stage, unused_days)
     if restore is not None:
@@ -92,7 +93,10 @@ def audit(
         raise UsageError(f"Not enabled in this account: --region {', '.join(unknown)}.", f"One of {', '.join(enabled)}")
     regions = list(dict.fromkeys(region or enabled))
     report = assess(account, regions)
-    console.print(FORMATS[format_](report))
+    if as_json:
+        typer.echo(FORMATS["json"](report))
+    else:
+        console.print(FORMATS[format_](report))
     error_console.print(f"Findings: {len(report.findings)}. Not checked: {len(report.not_checked)}. {report.region}")
     if fix:
         _fix(account, report, backup)

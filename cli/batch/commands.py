@@ -13,7 +13,7 @@ from cli.aws import Stage, announce
 from cli.batch import labels as records
 from cli.batch.job import LOG_GROUP, MAX_IMAGE_MB, BatchFolder, BatchOptions
 from cli.batch.labels import InputImage, Label
-from cli.console import console
+from cli.console import AsJson, console, show
 from cli.data.dataset import data_set_errors, print_notes
 from cli.data.push import data_set_name, push_files
 from cli.errors import NotReadyError, WorkFailedError, aws_errors
@@ -39,8 +39,9 @@ def batch(
     instance_type: Annotated[str | None, typer.Option(help="Default: the endpoint's.")] = None,
     instances: Annotated[int, typer.Option(min=1, help="How many machines share the images.")] = 1,
     stop: Annotated[bool, typer.Option("--stop", help="Start nothing: stop what runs, keep what it has done.")] = False,
+    as_json: AsJson = False,
 ) -> None:
-    """Label a whole prefix of images with SageMaker Batch Transform.
+    """Label any number of images with SageMaker Batch Transform.
 
     Run it again after an interruption or with new images: only what has no label yet is done.
     """
@@ -50,11 +51,7 @@ def batch(
     with aws_errors():
         model = None if stop else deployed_model(stage)  # before anything is pushed
         folder = open_folder(stage, source, destination)
-        try:
-            label_images(folder, model, options, again=again, parquet=parquet)
-        except KeyboardInterrupt:
-            console.print("\nA job that runs goes on. The same command picks it up again; with --stop it stops it.")
-            raise
+        label_images(folder, model, options, again=again, parquet=parquet)
 
 
 def open_folder(stage: Stage, source: str, destination: str | None) -> BatchFolder:
@@ -204,11 +201,10 @@ def _write_labels(folder: BatchFolder, labels: dict[str, Label]) -> None:
 
 def _report(folder: BatchFolder, labels: dict[str, Label], images: int) -> None:
     errors = {name: label["error"] for name, label in labels.items() if "error" in label}
-    for name in sorted(errors)[:_SHOWN_ERRORS]:
-        console.print(f"  {name}: {errors[name]['message']}")
+    lines = [f"  {name}: {errors[name]['message']}" for name in sorted(errors)[:_SHOWN_ERRORS]]
     if len(errors) > _SHOWN_ERRORS:
-        console.print(f"  … {len(errors)} errors in all")
-    console.print(
-        f"{len(labels) - len(errors)} of {images} images are labelled, {len(errors)} could not be, "
-        f"{images - len(labels)} are left: s3://{folder.bucket}/{folder.destination}labels.jsonl"
-    )
+        lines.append(f"  … {len(errors)} errors in all")
+    counts = {"labelled": len(labels) - len(errors), "errors": len(errors), "left": images - len(labels)}
+    place = f"s3://{folder.bucket}/{folder.destination}labels.jsonl"
+    said = "{labelled} of {images} images are labelled, {errors} could not be, {left} are left".format
+    show({"labels": place, **counts}, *lines, f"{said(images=images, **counts)}: {place}")

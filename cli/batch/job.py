@@ -19,7 +19,7 @@ from cli.aws import Stage, delete_objects
 from cli.batch.labels import BAD_ANSWER, InputImage, Label, label_of_answer, label_of_error, match_answers
 from cli.console import console, progress_bar
 from cli.costs.table import job_price
-from cli.errors import aws_errors
+from cli.errors import aws_errors, goes_on
 from cli.parallel import map_unordered
 from cli.serving.answers import MAX_BYTES
 from cli.training.job_names import job_prefix, new_job
@@ -122,7 +122,10 @@ class BatchFolder:
         """
         given, prefix = json.loads(self.read(f"{self._jobs}{job}{_GIVEN}")), self._answers_prefix(job)
         model, etags = given["model"], given["etags"]
-        with progress_bar(f"Labelling {len(etags)} images", len(etags)) as report:
+        on = self._describe(job).get("TransformResources")
+        price = job_price(on["InstanceType"], on["InstanceCount"]) if on else "as it was started"
+        note = f"The transform job {job} goes on ({price}). The same command follows it again; with --stop it stops it."
+        with goes_on(note), progress_bar("Labelling images", len(etags)) as report:
             while (description := self._describe(job))["TransformJobStatus"] not in _ENDED:
                 report(sum(1 for _ in self.list_objects(prefix)))
                 time.sleep(_POLL_SECONDS)
@@ -134,7 +137,8 @@ class BatchFolder:
             answer = self.read(prefix + answers[name], MAX_BYTES + 1)  # one more shows that it is too long
             return label_of_answer(name, etags[name], model, answer)
 
-        labels = [label for _, label in map_unordered(read, answers, threads=_CONNECTIONS)]
+        with progress_bar("Gathering answers", len(answers)) as report:
+            labels = [label for _, label in map_unordered(read, answers, threads=_CONNECTIONS, report=report)]
         bad = sorted(label["image"] for label in labels if label.get("error", {}).get("code") == BAD_ANSWER)
         missing = [] if status == "Stopped" else sorted(etags.keys() - answers.keys())
         message = f"The transform job gave no answer ({status}: {reason})"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -10,7 +9,7 @@ from typing import Any
 import typer
 
 from cli.aws import Stage
-from cli.console import AsJson, console
+from cli.console import AsJson, console, show
 from cli.costs.planned import STACKS, million_images, planned_costs
 from cli.costs.running import running_costs
 from cli.costs.table import Cost, Total, print_costs
@@ -69,13 +68,12 @@ def compare(stage: Stage, stacks: Sequence[str]) -> Comparison:
 
 
 def cost(context: typer.Context, as_json: AsJson = False) -> None:
-    """Say what the stage costs: by its settings, as it runs now, and for a million images; JSON has USD per hour."""
+    """Say what the stage costs by its settings and now, in USD."""
     stage: Stage = context.obj
     comparison, images = compare(stage, STACKS), million_images(stage.settings)
-    if as_json:
-        typer.echo(json.dumps({**comparison.as_json(), "million_images": images}, indent=2))
-        return
-    comparison.tell()
-    if comparison.now:
-        print_costs("What runs now", comparison.now)
-    console.print(f"A million images, {images}; the function besides.")
+    if not as_json:
+        comparison.tell()
+        if comparison.now:
+            print_costs("What runs now", comparison.now)
+    document = {**comparison.as_json(), "million_images": images}
+    show(document, f"A million images, {images}; the function besides.")

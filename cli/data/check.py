@@ -7,11 +7,11 @@ import statistics
 import unicodedata
 from collections import Counter, defaultdict
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 
 from rich.table import Table
 
-from cli.console import console, progress_bar
+from cli.console import progress_bar, show
 from cli.data.dataset import data_set_errors
 from cli.errors import NotReadyError
 from cli.parallel import map_unordered
@@ -76,7 +76,8 @@ def check_and_print(folder: ImageFolder) -> None:
     """Check a data set and show what was found; a NotReadyError when no model can be trained on it."""
     with progress_bar("Checking images", len(folder.images)) as report:
         check = check_data_set(folder, report=report)
-    _print(check)
+    found = (*(f"warning: {each}" for each in check.warnings), *(f"unusable: {each}" for each in check.problems))
+    show({"usable": not check.problems, **asdict(check)}, _table(check), *found)
     check.require_usable()
 
 
@@ -149,7 +150,7 @@ def _some(names: Sequence[str], one: str, many: str) -> str:
     return f"{len(names)} {one if len(names) == 1 else many} ({some(names)})"
 
 
-def _print(check: Check) -> None:
+def _table(check: Check) -> Table:
     table = Table("split", title=check.root, title_justify="left")
     for heading in ("images", "unreadable", "classes", "smallest class", "median", "largest"):
         table.add_column(heading, justify="right")
@@ -158,8 +159,4 @@ def _print(check: Check) -> None:
             unreadable = sum(name.startswith(f"{split}/") for name in check.unreadable)
             spread = [min(sizes), statistics.median_low(sizes), max(sizes)]
             table.add_row(split, *map(str, [sum(sizes), unreadable, len(sizes), *spread]))
-    console.print(table)
-    for warning in check.warnings:
-        console.print(f"warning: {warning}")
-    for problem in check.problems:
-        console.print(f"unusable: {problem}")
+    return table

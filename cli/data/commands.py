@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
@@ -10,14 +9,15 @@ from typing import Annotated
 import typer
 
 from cli.aws import announce
-from cli.console import console, progress_bar
+from cli.console import AsJson, console, progress_bar, show
 from cli.data import check as data_check
 from cli.data import shrink as data_shrink
 from cli.data.dataset import find_data_set, named, print_notes, read_data_set
 from cli.data.push import data_set_name, data_set_prefix, push_data_set, require_keys
 from cli.errors import NotReadyError
+from cli.help import Sections
 
-app = typer.Typer(help="Draw, pull, check, shrink and push data sets.", no_args_is_help=True)
+app = typer.Typer(cls=Sections, help="Draw, pull, check, shrink and push data sets.", no_args_is_help=True)
 
 SAMPLE_DIR = Path("data/sample")
 BREEDS_URL = "https://s3-us-west-1.amazonaws.com/udacity-aind/dog-project/dogImages.zip"
@@ -59,8 +59,9 @@ def pull(
         str, typer.Option(help="A zip archive (default: 8,351 photographs of 133 breeds, 1.1 GB).")
     ] = BREEDS_URL,
     sha256: Annotated[str | None, typer.Option(help="What the archive's checksum must be.")] = None,
+    as_json: AsJson = False,
 ) -> None:
-    """Download, unpack and check a data set; interrupted, it goes on where it stopped."""
+    """Download and check a data set; goes on after an interruption."""
     from cli.data import pull as data_pull  # requests takes a tenth of a second to import
 
     data_pull.pull(directory, url, sha256)
@@ -70,16 +71,10 @@ def pull(
 @app.command("check")
 def check_command(
     directory: _Directory = SAMPLE_DIR,
-    as_json: Annotated[bool, typer.Option("--json", help="Print everything that was found as JSON.")] = False,
+    as_json: AsJson = False,
 ) -> None:
-    """Look for what makes a data set unusable (exit code 3), or models worse (warnings)."""
-    folder = find_data_set(directory)
-    if not as_json:
-        data_check.check_and_print(folder)
-        return
-    check = data_check.check_data_set(folder)  # without progress: standard output is the document's
-    typer.echo(json.dumps({"usable": not check.problems, **asdict(check)}, indent=2))
-    check.require_usable()
+    """Find what makes a data set unusable (exit code 3), or worse."""
+    data_check.check_and_print(find_data_set(directory))
 
 
 @app.command("shrink")
@@ -89,6 +84,7 @@ def shrink_command(
     side: Annotated[
         int, typer.Option(min=16, max=4096, help="Longest that an image's shorter side may be, in pixels.")
     ] = 256,
+    as_json: AsJson = False,
 ) -> None:
     """Make a copy of a data set in the size that a network needs."""
     folder, original = read_data_set(directory), named(directory)
@@ -96,9 +92,9 @@ def shrink_command(
     with progress_bar("Shrinking images", len(folder.images)) as report:
         done = data_shrink.shrink_data_set(folder, copy, side=side, report=report)
     print_notes(folder)
-    console.print(f"{copy}: {done.bytes_before / 1e6:,.1f} MB became {done.bytes_after / 1e6:,.1f} MB.")
-    for name, reason in done.unreadable.items():
-        console.print(f"warning: left out {name}: {reason}")
+    sizes = f"{copy}: {done.bytes_before / 1e6:,.1f} MB became {done.bytes_after / 1e6:,.1f} MB."
+    left_out = (f"warning: left out {name}: {reason}" for name, reason in done.unreadable.items())
+    show({"copy": copy, **asdict(done)}, sizes, *left_out)
 
 
 @app.command()
@@ -107,8 +103,9 @@ def push(
     directory: _Directory = SAMPLE_DIR,
     name: Annotated[str | None, typer.Option(help="Its name in the bucket (default: the folder's).")] = None,
     check: Annotated[bool, typer.Option(help="Decode every image first.")] = True,
+    as_json: AsJson = False,
 ) -> None:
-    """Put a data set into the bucket, uploading only what has changed."""
+    """Put a data set into the bucket, only what has changed."""
     chosen = data_set_name(directory, name)
     folder = read_data_set(directory)
     require_keys(data_set_prefix(chosen), (image.key for image in folder.images))
@@ -118,6 +115,5 @@ def push(
         print_notes(folder)
     announce(context.obj)
     result = push_data_set(context.obj, folder, chosen)
-    console.print(
-        f"Pushed as {chosen!r}: {result.uploaded} uploaded, {result.unchanged} unchanged, {result.removed} removed."
-    )
+    counts = f"{result.uploaded} uploaded, {result.unchanged} unchanged, {result.removed} removed"
+    show({"name": chosen, **asdict(result)}, f"Pushed as {chosen!r}: {counts}.")

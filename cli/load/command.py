@@ -11,7 +11,7 @@ from typing import Annotated
 import typer
 
 from cli.aws import ROOT, Stage, announce
-from cli.console import Yes, ask, console
+from cli.console import AsJson, Yes, ask, console
 from cli.data.commands import SAMPLE_DIR
 from cli.errors import NotReadyError, UsageError
 from infra.prices import PRICE_LIST, UNIT, endpoint_usd_per_hour, price_note, serverless_usd_per_second
@@ -57,8 +57,9 @@ def load_test(
     endpoint: Annotated[bool, typer.Option("--endpoint", help="Call the endpoint, not the function URL.")] = False,
     write: Annotated[bool, typer.Option("--write", help="Put an instance's rate into the stage's settings.")] = False,
     yes: Yes = False,
+    as_json: AsJson = False,
 ) -> None:
-    """Find out how many requests per second the deployed model bears within a latency goal.
+    """Find the most requests per second within a latency goal.
 
     Requests leave at their scheduled times whatever the answers do, and latency counts from then. The rate rises until
     the goal or the limit for errors (1%) breaks. Ctrl-C ends with what was measured. Exit code 5: no rate held.
@@ -77,8 +78,8 @@ def load_test(
     announce(stage)
     duration = seconds + LEAD_SECONDS
     usd = _tell_cost(stage.settings, sum(rates) * duration, duration * len(rates), p95, direct=endpoint)
-    if (usd is None or usd > _ASK_ABOVE_USD) and not yes:
-        ask(f"Send this load to {target.url}?")
+    if usd is None or usd > _ASK_ABOVE_USD:
+        ask(f"Send this load to {target.url}?", yes=yes)
     steps = measure(target, rates, seconds, p95)
     per_instance = report(steps, p95, ROOT / "build" / "load-test" / f"{stage.name}.json")
     if write:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from cli.console import console
+from cli.console import console, show
 from cli.errors import WorkFailedError
 from cli.load.generator import Result, open_loop, poisson_times
 from cli.load.target import Target, check
@@ -115,8 +115,10 @@ def report(steps: Sequence[Step], goal_ms: float, output: Path) -> float | None:
     knee = find_knee(steps, goal_ms)
     per_instance = knee.rate / knee.instances if knee and knee.instances else None
     figures = {"goal_p95_ms": goal_ms, "knee_rate": knee and knee.rate, "rate_per_instance": per_instance}
+    document = {**figures, "steps": [asdict(step) for step in steps]}
     output.parent.mkdir(parents=True, exist_ok=True)
-    output.write_text(json.dumps({**figures, "steps": [asdict(step) for step in steps]}, indent=2) + "\n")
+    output.write_text(json.dumps(document, indent=2) + "\n")
+    show(document)
     chart = output.with_suffix(".png")
     draw_knee(steps, knee, goal_ms, chart)
     console.print(f"Figures: {output}  Chart: {chart}")

@@ -7,13 +7,15 @@ import shlex
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from cli.console import console
-from cli.errors import NotReadyError, UsageError
+from cli.console import AsJson, console, progress_bar, show
+from cli.errors import NotReadyError, UsageError, goes_on
+from cli.help import Sections
 from emulator.platform.conditions import (
     DEFAULT_SPOT_WAIT_SECONDS,
     MAX_CLOCK,
@@ -24,7 +26,7 @@ from emulator.platform.conditions import (
 from emulator.platform.running import lifecycle
 from emulator.quotas import service as quotas
 
-app = typer.Typer(help="An AWS on this machine.", no_args_is_help=True)
+app = typer.Typer(cls=Sections, help="An AWS on this machine.", no_args_is_help=True)
 
 STATE_DIR = Path(".kennel/local")
 # What a shell that was used with a real account may hold, and what would be mixed with the local credentials.
@@ -47,9 +49,10 @@ def _local_errors() -> Iterator[None]:
         raise UsageError(str(error)) from None
 
 
+@goes_on("The local AWS goes on starting; it costs nothing. See: kennel local status  Stop it: kennel local down")
 def start(state_dir: Path, port: int | None, **conditions: Any) -> lifecycle.Status:
     """Start the local AWS with members of `Conditions`, unless it runs already; in another way is a NotReadyError."""
-    with _local_errors():
+    with _local_errors(), progress_bar("Starting the local AWS"):
         try:
             return lifecycle.up(state_dir.resolve(), port or DEFAULT_PORT, Conditions(**conditions))
         except lifecycle.AlreadyRunningError as running:
@@ -66,8 +69,17 @@ def start(state_dir: Path, port: int | None, **conditions: Any) -> lifecycle.Sta
             raise NotReadyError(message, "Stop it first: kennel local down") from None
 
 
+def running(state_dir: Path) -> lifecycle.Status:
+    """Return the local AWS that answers; NotReadyError where none does."""
+    with _local_errors():
+        if (found := lifecycle.status(state_dir.resolve())) is not None:
+            return found
+    raise NotReadyError("The local AWS is not running.", "Start it: kennel local up")
+
+
 def environment(state_dir: Path) -> dict[str, str]:
     """The variables that point any AWS client, and `kennel` itself, at the local AWS."""
+    running(state_dir)
     with _local_errors():
         return {**lifecycle.environment(state_dir.resolve()), "KENNEL_STAGE": "local"}
 
@@ -132,20 +144,17 @@ def up(
 
 
 @app.command()
-def status(state_dir: StateDir = STATE_DIR) -> None:
-    """Say whether the local AWS runs, where and since when (exit code 3 when it does not)."""
-    with _local_errors():
-        found = lifecycle.status(state_dir.resolve())
-    if found is None:
-        raise NotReadyError("The local AWS is not running.", "Start it: kennel local up")
-    console.print(f"The local AWS answers at {found.endpoint_url} (process {found.pid}).")
-    if found.warning is not None:
-        console.print(found.warning)
+def status(state_dir: StateDir = STATE_DIR, as_json: AsJson = False) -> None:
+    """Say whether the local AWS runs, and where (exit code 3: no)."""
+    found = running(state_dir)
+    warning = [found.warning] if found.warning else []
+    where = f"The local AWS answers at {found.endpoint_url} (process {found.pid})."
+    show({**asdict(found), "warning": found.warning}, where, *warning)
 
 
 @app.command()
 def env(state_dir: StateDir = STATE_DIR) -> None:
-    """Print the variables for this shell: eval "$(kennel local env)"."""
+    """Print the variables that point a shell at the local AWS."""
     variables = environment(state_dir)
     typer.echo(f"unset {' '.join(_FOREIGN_VARIABLES)}")
     for name, value in variables.items():
@@ -169,7 +178,7 @@ def down(
     state_dir: StateDir = STATE_DIR,
     delete_state: Annotated[bool, typer.Option("--delete-state", help="Also forget everything it holds.")] = False,
 ) -> None:
-    """Stop the local AWS with all that it runs; its state stays for the next start."""
+    """Stop the local AWS; its state stays for the next start."""
     with _local_errors():
         running = lifecycle.status(state_dir.resolve()) is not None
         lifecycle.down(state_dir.resolve())

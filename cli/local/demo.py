@@ -14,10 +14,11 @@ from rich.table import Table
 from rich.text import Text
 
 from cli.aws import Stage
-from cli.console import console, progress_bar
+from cli.console import AsJson, console, progress_bar, show
 from cli.data.commands import SAMPLE_DIR, draw_sample
 from cli.data.dataset import read_data_set
 from cli.data.push import data_set_name, push_data_set
+from cli.errors import goes_on
 from cli.local import commands as local
 from cli.models.registry import register
 from cli.operating.deploying import deploy_stacks
@@ -49,8 +50,9 @@ def _timed(seconds: dict[str, float], name: str) -> Iterator[None]:
     seconds[name] = monotonic() - start
 
 
-def demo(port: local.Port = None, state_dir: local.StateDir = local.STATE_DIR) -> None:
-    """Go through all of it on the local AWS: draw images, tune, train, deploy, classify."""
+@goes_on("The local AWS goes on with all that runs on it; it costs nothing. Stop it: kennel local down")
+def demo(port: local.Port = None, state_dir: local.StateDir = local.STATE_DIR, as_json: AsJson = False) -> None:
+    """Draw images, tune, train, deploy, classify: on the local AWS."""
     seconds: dict[str, float] = {}
     step, directory = partial(_timed, seconds), SAMPLE_DIR
     with step("Start the local AWS"):
@@ -86,12 +88,10 @@ def demo(port: local.Port = None, state_dir: local.StateDir = local.STATE_DIR) -
     with step("Classify the test images through the function URL"):
         evaluation = evaluate_deployment(stage, directory)
     console.rule(style="dim")
-    console.print(_answers_table(evaluation))
-    console.print(evaluation_table(evaluation))
     times = Table("step", "seconds", title="Time of each step", title_justify="left")
     for name, duration in {**seconds, "all": sum(seconds.values())}.items():
         times.add_row(name, f"{duration:.1f}")
-    console.print(times)
+    show({"seconds": seconds, **evaluation.figures()}, _answers_table(evaluation), evaluation_table(evaluation), times)
     console.print(
         "It is still running. Try it on an image of yours:\n"
         '  source .venv/bin/activate; eval "$(kennel local env)"; kennel classify IMAGE\n'
@@ -104,10 +104,11 @@ def demo(port: local.Port = None, state_dir: local.StateDir = local.STATE_DIR) -
     )
 
 
-def demo_scaling() -> None:
-    """See scaling, a rollback, cold starts and throttling happen, on a local AWS of its own whose clock runs fast.
+def demo_scaling(as_json: AsJson = False) -> None:
+    """See scaling, a rollback, cold starts and throttling happen.
 
-    The stages demo, prod and serverless are deployed as their settings say. Exit code 1: something did not happen.
+    They happen on a local AWS of its own, whose clock runs fast. The stages demo, prod and serverless are deployed as
+    their settings say. Exit code 1: something did not happen.
     """
     from cli.local.scaling_demo import show_scaling  # matplotlib, numpy, aiohttp: needed by few commands
 

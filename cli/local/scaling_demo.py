@@ -17,7 +17,7 @@ from rich.table import Table
 
 from cli.aws import ROOT, Stage
 from cli.charts import draw_scaling
-from cli.console import console
+from cli.console import console, show
 from cli.data.commands import draw_sample
 from cli.errors import KennelError, NotReadyError, WorkFailedError
 from cli.load.generator import Check, open_loop
@@ -76,7 +76,7 @@ def show_scaling() -> None:
         for name, (begin, end) in watch.steps.items():
             table.add_row(name, evidence.get(name, "NOT SHOWN"), f"{end - begin:.0f}")
         table.add_row("all", "", f"{watch.now():.0f}", style="bold")
-        console.print(table)
+        show({"evidence": evidence, "begin_and_end_seconds": watch.steps}, table)
 
 
 def _tell(watch: Watch, evidence: dict[str, str]) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import tempfile
 from dataclasses import asdict
 from pathlib import Path
@@ -12,24 +11,22 @@ import typer
 from rich.table import Table
 
 from cli.aws import Stage, announce
-from cli.console import AsJson, Yes, console
+from cli.console import AsJson, Yes, console, show
 from cli.errors import NotReadyError
+from cli.help import Sections
 from cli.models import registry
 from cli.models.registry import APPROVED, REJECTED, Version
 from cli.operating.deploying import deploy_stacks, require_answers
 
-app = typer.Typer(help="The packaged models: list, approve, deploy, roll back.", no_args_is_help=True)
+app = typer.Typer(cls=Sections, help="The packaged models: list, approve, deploy, roll back.", no_args_is_help=True)
 
 
 @app.command("list")
 def list_versions(context: typer.Context, as_json: AsJson = False) -> None:
-    """List the versions, the newest first, with accuracy and digest, and which of them is deployed."""
+    """List the versions, and which of them is deployed."""
     stage: Stage = context.obj
     versions, deployed = registry.versions(stage), registry.deployed_digest(stage)
-    if as_json:
-        rows = [asdict(version) | {"deployed": version.digest == deployed} for version in versions]
-        typer.echo(json.dumps({"deployed_digest": deployed, "versions": rows}, default=str))
-        return
+    rows = [asdict(version) | {"deployed": version.digest == deployed} for version in versions]
     table = Table("version", "status", "registered", "accuracy", "digest", "")
     for version in versions:
         known, here = version.metadata, "deployed" if version.digest == deployed else ""
@@ -37,7 +34,8 @@ def list_versions(context: typer.Context, as_json: AsJson = False) -> None:
         accuracy = known.get("test_accuracy") or known.get("valid_accuracy", "")
         digest = version.digest.removeprefix("sha256:")[:12]
         table.add_row(str(version.number), status, f"{version.registered:%Y-%m-%d %H:%M}", accuracy, digest, here)
-    console.print(table if versions else f"No model is registered yet: {stage.kennel} package")
+    document = {"deployed_digest": deployed, "versions": rows}
+    show(document, table if versions else f"No model is registered yet: {stage.kennel} package")
     if deployed and deployed not in {version.digest for version in versions}:
         console.print(f"The deployed model, {deployed[:19]}, is not registered.")
 
@@ -59,8 +57,9 @@ def deploy(
     context: typer.Context,
     version: Annotated[int | None, typer.Argument(help="Default: the newest approved one.")] = None,
     yes: Yes = False,
+    as_json: AsJson = False,
 ) -> None:
-    """Deploy an approved version: its artifact is fetched from the bucket and its digest checked."""
+    """Deploy an approved version, whose digest is checked."""
     stage: Stage = context.obj
     require_answers(f"{stage.kennel} models deploy", yes=yes)
     announce(stage)
@@ -77,8 +76,8 @@ def deploy(
 
 
 @app.command()
-def rollback(context: typer.Context, yes: Yes = False) -> None:
-    """Reject the version that is deployed, and deploy the one that was deployed before it."""
+def rollback(context: typer.Context, yes: Yes = False, as_json: AsJson = False) -> None:
+    """Reject the deployed version, deploy the one before it."""
     stage: Stage = context.obj
     require_answers(f"{stage.kennel} models rollback", yes=yes)
     announce(stage)
@@ -113,4 +112,4 @@ def _deploy(stage: Stage, version: Version, *, ask: bool) -> None:
         registry.fetch(stage, version, fetched)
         deploy_stacks(stage, ["inference"], ask=ask, artifact=fetched)
         fetched.replace(stage.artifact)
-    console.print(f"Version {version.number} is deployed.")
+    show({"deployed": asdict(version)}, f"Version {version.number} is deployed.")

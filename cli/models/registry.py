@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from cli.aws import Stage
-from cli.console import console
+from cli.console import console, progress_bar
 from cli.errors import AwsError, NotReadyError, aws_errors
 from cli.parallel import map_unordered
 from cli.serving.container_image import stage_tag
@@ -179,7 +179,7 @@ def fetch(stage: Stage, version: Version, destination: Path) -> None:
     location = f"s3://{stage.data_bucket}/{key}"
     gone = NotReadyError(f"The artifact of version {version.number} is gone: {location}.", "Package the model again.")
     own = {"ExpectedBucketOwner": stage.account}
-    with aws_errors(missing=gone):
+    with aws_errors(missing=gone), progress_bar("Fetching the model"):
         stage.client("s3").download_file(stage.data_bucket, key, str(destination), ExtraArgs=own)
     try:
         found = archive_digest(destination)

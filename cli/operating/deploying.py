@@ -12,10 +12,11 @@ import typer
 
 from cli.aws import Stage, announce
 from cli.cdk import run_cdk
-from cli.console import Yes, console
+from cli.console import AsJson, Yes, console, show
 from cli.console import ask as ask_person
 from cli.costs.command import compare
-from cli.errors import NotReadyError, UsageError
+from cli.costs.table import Total
+from cli.errors import NotReadyError, UsageError, goes_on
 from cli.models.registry import note_deployment, refuse_rejected
 from cli.operating.log_retention import limit_logs
 from cli.operating.preflight import require_room
@@ -44,8 +45,9 @@ def deploy(
     context: typer.Context,
     stacks: Annotated[list[StackKind] | None, typer.Argument(help="Default: all that can be deployed.")] = None,
     yes: Yes = False,
+    as_json: AsJson = False,
 ) -> None:
-    """Deploy the stacks with `cdk deploy`; the inference stack follows as soon as there is a model."""
+    """Deploy the stacks; that of inference once there is a model."""
     stage: Stage = context.obj
     kinds = [str(kind) for kind in stacks or StackKind]
     if waits := "inference" in kinds and not stage.artifact.exists():
@@ -58,15 +60,16 @@ def deploy(
     if "inference" not in kinds and stage.find_stack(stage.stack_name("inference")) is None:
         require_room(stage, now=False)
     deploy_stacks(stage, kinds, ask=not yes)
-    console.print(f"Deployed {', '.join(kinds)}.")
+    lines = [f"Deployed {', '.join(kinds)}."]
+    url = stage.output("inference", "FunctionUrl") if "inference" in kinds else None
     if waits:
-        console.print(
+        lines.append(
             "The inference stack waits for a model artifact: kennel data push, kennel train, kennel package, then "
             "kennel deploy again."
         )
-    elif "inference" in kinds:
-        console.print(f"The function answers at {stage.output('inference', 'FunctionUrl')}")
-        console.print("Try it: kennel classify IMAGE")
+    elif url:
+        lines += [f"The function answers at {url}", "Try it: kennel classify IMAGE"]
+    show({"deployed": kinds, "function_url": url}, *lines)
 
 
 def require_answers(command: str, *, yes: bool) -> None:
@@ -86,27 +89,29 @@ def deploy_stacks(
     With `ask`, a person has to agree to bootstrapping and to new permissions. `artifact` replaces that of the settings.
     """
     version = _model_version(artifact or stage.artifact) if "inference" in kinds else None
-    compare(stage, kinds).tell()
-    if version:
-        refuse_rejected(stage, artifact or stage.artifact)
-        require_room(stage)
-    if stage.find_stack(_BOOTSTRAP_STACK) is None:
-        console.print(_BOOTSTRAP)
-        if ask:
-            ask_person(f"Bootstrap {stage.place}?")
-        run_cdk("bootstrap", f"aws://{stage.account}/{stage.region}", stage=stage, log=log)
-    approval = ["--require-approval", "broadening" if ask else "never"]
-    names = [stage.stack_name(kind) for kind in kinds]
-    model = [] if artifact is None else ["-c", f"artifact={artifact}"]
-    if "inference" in kinds and endpoint_is_deleted(stage):
-        console.print("The endpoint was deleted, as the cost guard does when nobody calls it. It is made again.")
-        taken_out = [stage.stack_name("inference"), "--exclusively", *approval, *model, "-c", "endpoint=deleted"]
-        run_cdk("deploy", *taken_out, stage=stage, log=log)
-    run_cdk("deploy", *names, "--exclusively", *approval, *model, stage=stage, log=log)
-    limit_logs(stage, kinds)
-    if version:
-        verify_inference(stage, version)
-        note_deployment(stage)
+    comparison = compare(stage, kinds)
+    comparison.tell()
+    note = f"What CloudFormation has begun goes on, then billed with {Total.of(comparison.after)}."
+    with goes_on(f"{note}\nBring it to an end: {stage.kennel} deploy. Remove it: {stage.kennel} destroy"):
+        if version:
+            refuse_rejected(stage, artifact or stage.artifact)
+            require_room(stage)
+        if stage.find_stack(_BOOTSTRAP_STACK) is None:
+            console.print(_BOOTSTRAP)
+            ask_person(f"Bootstrap {stage.place}?", yes=not ask)
+            run_cdk("bootstrap", f"aws://{stage.account}/{stage.region}", stage=stage, log=log)
+        approval = ["--require-approval", "broadening" if ask else "never"]
+        names = [stage.stack_name(kind) for kind in kinds]
+        model = [] if artifact is None else ["-c", f"artifact={artifact}"]
+        if "inference" in kinds and endpoint_is_deleted(stage):
+            console.print("The endpoint was deleted, as the cost guard does when nobody calls it. It is made again.")
+            taken_out = [stage.stack_name("inference"), "--exclusively", *approval, *model, "-c", "endpoint=deleted"]
+            run_cdk("deploy", *taken_out, stage=stage, log=log)
+        run_cdk("deploy", *names, "--exclusively", *approval, *model, stage=stage, log=log)
+        limit_logs(stage, kinds)
+        if version:
+            verify_inference(stage, version)
+            note_deployment(stage)
 
 
 def _model_version(artifact: Path) -> str:

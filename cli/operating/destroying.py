@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from itertools import product
 from typing import Any
 
@@ -13,8 +13,8 @@ import typer
 
 from cli.aws import Stage, announce, delete_objects
 from cli.batch.job import LOG_GROUP as TRANSFORM_LOGS
-from cli.console import Yes, ask, console, error_console, progress_bar
-from cli.errors import KennelError, NotReadyError, WorkFailedError, aws_errors
+from cli.console import AsJson, Yes, ask, console, error_console, progress_bar, show
+from cli.errors import KennelError, NotReadyError, WorkFailedError, aws_errors, goes_on
 from cli.models.registry import delete_versions
 from cli.operating.deploying import StackKind
 from cli.operating.endpoints import stage_endpoints
@@ -31,15 +31,16 @@ _LATE_LOGS_PAUSE = 30.0
 _BUCKET = "AWS::S3::Bucket"
 
 
-def destroy(context: typer.Context, yes: Yes = False) -> None:
-    """Remove all that costs: jobs that run, stacks, buckets unless the stage retains them, logs. Say what is left."""
+def destroy(context: typer.Context, yes: Yes = False, as_json: AsJson = False) -> None:
+    """Stop and remove all of the stage that costs; say what is left."""
     stage: Stage = context.obj
     announce(stage)
     retain = stage.settings.storage.retain
-    if not yes:
-        what = "The data bucket is kept." if retain else "The data bucket goes too, with all that is in it."
-        ask(f"Destroy the stage {stage.name} in {stage.place}? {what}")
-    destroy_stage(stage)
+    what = "The data bucket is kept." if retain else "The data bucket goes too, with all that is in it."
+    ask(f"Destroy the stage {stage.name} in {stage.place}? {what}", yes=yes)
+    begun = "What was begun goes on, CloudFormation deletes. What is left is billed"
+    with goes_on(f"{begun}: {stage.kennel} cost. Go on with it: {stage.kennel} destroy"):
+        destroy_stage(stage)
     console.print(
         "The CDK's own bootstrap stack (CDKToolkit) is shared by all CDK apps of the account and stays; its bucket "
         "holds the artifacts that were deployed."
@@ -83,7 +84,8 @@ def destroy_stage(stage: Stage) -> None:
         steps.removed += stage.find_stack(stage.stack_name("storage")) is not None
     elif free and stopped:  # else what is left would lose its data, and CloudFormation refuse in the end
         steps.attempt("Storage stack", _delete_storage)
-    steps.attempt("Logs", _delete_logs)
+    with progress_bar("Deleting logs"):
+        steps.attempt("Logs", _delete_logs)
     searched = steps.attempt("Looking for what is left", _list_leftovers, left := list[Leftover]())
     if searched and (left or steps.removed):
         _tell(stage, left)
@@ -169,8 +171,11 @@ def _empty_buckets(stage: Stage) -> None:
         s3.put_bucket_logging(Bucket=bucket, BucketLoggingStatus={})
     for bucket in buckets:
         console.print(f"Emptying the bucket {bucket}")
-        for page in _versions(stage, bucket):
-            delete_objects(s3, bucket, [{"Key": found["Key"], "VersionId": found["VersionId"]} for found in page])
+        deleted = 0
+        with progress_bar(f"Emptying {bucket}") as report:
+            for page in _versions(stage, bucket):
+                delete_objects(s3, bucket, [{"Key": found["Key"], "VersionId": found["VersionId"]} for found in page])
+                report(deleted := deleted + len(page))
         for upload in stage.listed("s3", "list_multipart_uploads", "Uploads", Bucket=bucket):
             s3.abort_multipart_upload(Bucket=bucket, Key=upload["Key"], UploadId=upload["UploadId"])
 
@@ -211,12 +216,10 @@ def _list_leftovers(stage: Stage, left: list[Leftover]) -> int:
 
 
 def _tell(stage: Stage, left: Sequence[Leftover]) -> None:
-    if not left:
-        console.print(f"Nothing of the stage {stage.name!r} is left in {stage.place}.")
-        return
-    console.print(f"Left of the stage {stage.name!r} in {stage.place}:")
-    for each in left:
-        console.print(f"  {each.what}: {each.price}{', kept as the settings say' if each.kept else ''}")
+    which = f"of the stage {stage.name!r}"
+    lines = [f"  {each.what}: {each.price}{', kept as the settings say' if each.kept else ''}" for each in left]
+    heading = f"Left {which} in {stage.place}:" if left else f"Nothing {which} is left in {stage.place}."
+    show({"left": [asdict(each) for each in left]}, heading, *lines)
     if any(each.kept for each in left):
         console.print(
             f"To remove that for good, too: set retain = false under [storage] in {stage.settings_file}, then "

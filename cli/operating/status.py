@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -11,7 +10,7 @@ import typer
 from rich.table import Table
 
 from cli.aws import Stage
-from cli.console import AsJson, console
+from cli.console import AsJson, show
 from cli.costs.planned import STACKS
 from cli.costs.running import running_costs
 from cli.costs.table import Total
@@ -46,17 +45,14 @@ def read_status(stage: Stage) -> dict[str, Facts | str]:
 
 
 def status(context: typer.Context, as_json: AsJson = False) -> None:
-    """Show what is deployed, its traffic and its cost at the moment; exit code 3 if nothing answers."""
+    """Show what is deployed, traffic, cost (exit code 3: nothing)."""
     stage: Stage = context.obj
     found = read_status(stage)
-    if as_json:
-        place = {"stage": stage.name, "account": stage.account, "region": stage.region}
-        typer.echo(json.dumps({**place, **found}))
-    else:
-        table = Table.grid("", "", padding=(0, 2))
-        for section, facts in found.items():
-            table.add_row(section, facts if isinstance(facts, str) else ", ".join(map(_phrase, facts.items())))
-        console.print(f"Stage {stage.name}: {stage.place}", table, sep="\n")
+    table = Table.grid("", "", padding=(0, 2))
+    for section, facts in found.items():
+        table.add_row(section, facts if isinstance(facts, str) else ", ".join(map(_phrase, facts.items())))
+    place = {"stage": stage.name, "account": stage.account, "region": stage.region}
+    show({**place, **found}, f"Stage {stage.name}: {stage.place}", table)
     if "endpoint" not in found:
         text = f"The stack {stage.stack_name('inference')} is not deployed, so nothing answers."
         raise NotReadyError(text, f"Deploy it: {stage.kennel} deploy")

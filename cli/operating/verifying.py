@@ -6,7 +6,7 @@ import io
 import time
 
 from cli.aws import Stage
-from cli.console import console
+from cli.console import console, progress_bar
 from cli.errors import AwsError, WorkFailedError, aws_errors
 from cli.serving.function_client import Answer, FunctionClient
 
@@ -50,7 +50,8 @@ def _wrong_answer(stage: Stage, version: str) -> str | None:
     file = io.BytesIO()  # any answer to it will do
     Image.linear_gradient("L").resize((64, 64)).convert("RGB").save(file, "PNG")
     console.print("Calling the function once")
-    answer = _settled_answer(FunctionClient(stage), file.getvalue())
+    with progress_bar("Waiting for its answer"):
+        answer = _settled_answer(FunctionClient(stage), file.getvalue())
     if answer.status == 403:
         console.print("not checked: these credentials may not call the function URL.")
         return None

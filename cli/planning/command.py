@@ -8,7 +8,7 @@ import typer
 from rich.table import Table
 
 from cli.aws import Stage
-from cli.console import console
+from cli.console import AsJson, console, show
 from cli.errors import NotReadyError, UsageError, WorkFailedError
 from cli.load.command import Goal
 from infra.prices import HOURS_PER_MONTH, PRICE_LIST, endpoint_usd_per_hour, price_note
@@ -29,8 +29,9 @@ def plan(
     ] = "daily",
     image_kb: Annotated[float, typer.Option("--image-kb", min=1, help="The size of an image.")] = 120,
     start: Annotated[float, typer.Option("--instance-start", min=0, help="Seconds until a new instance serves.")] = 300,
+    as_json: AsJson = False,
 ) -> None:
-    """Plan for a load: simulate a day of instances, scaling and quotas; compare costs; print the settings to use.
+    """Simulate a day of a load, compare costs, print the settings.
 
     The rate of an instance is max_rps_per_instance of the stage's settings (kennel load-test --write). Nothing is
     asked of AWS. Exit code 5: nothing holds the goal.
@@ -56,7 +57,11 @@ def plan(
         f"Traffic: {pattern}, 24 h, {rate:,g} requests/s at the peak, {traffic.sum():,.0f} in all. "
         f"Goal: p95 <= {p95:g} ms. Costs of endpoint, function and data: {PRICE_LIST}."
     )
-    console.print(_table(offers))
+    usable = [offer for offer in offers if offer.holds and offer.settings]
+    best = min(usable, key=lambda offer: offer.usd, default=None)
+    cheapest = best and {"name": best.name, "quotas": best.quotas, "settings": best.settings}
+    rows = [{"name": each.name, "holds": bool(each.holds), "usd_per_day": float(each.usd)} for each in offers]
+    show({"offers": rows, "cheapest": cheapest}, _table(offers))
     console.print(
         f"{serving.instance_type}: {scaling.max_rps_per_instance:g} requests/s, as in {stage.settings_file}. "
         f"* not measured: other types are scaled from it by vCPUs, serverless by memory. "
@@ -64,14 +69,12 @@ def plan(
     )
     if scaling.schedules:
         console.print("The schedules of the settings are not simulated, and not among the settings below.")
-    usable = [offer for offer in offers if offer.holds and offer.settings]
-    if not usable:
+    if best is None:
         raise WorkFailedError(
             "Nothing of this holds the goal.",
             "Allow a longer latency (--p95), spread the load over several endpoints, or measure a faster type "
             "(serving.instance_type, then kennel load-test).",
         )
-    best = min(usable, key=lambda offer: offer.usd)
     console.print(f"\nCheapest that holds the goal: {best.name}{'' if best.measured else ' (not measured: do)'}")
     if best.instances is not None:
         groups = best.instances.reshape(_COLUMNS, -1).max(axis=1)

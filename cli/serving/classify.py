@@ -13,7 +13,7 @@ import typer
 from rich.table import Column, Table
 
 from cli.aws import Stage
-from cli.console import console, progress_bar
+from cli.console import AsJson, console, progress_bar, show
 from cli.data.commands import SAMPLE_DIR
 from cli.data.dataset import find_data_set
 from cli.errors import NotReadyError, WorkFailedError
@@ -83,33 +83,25 @@ class Evaluation:
 
     def figures(self) -> dict[str, Any]:
         """The measured figures for a program to read."""
-        return {
-            "test_images": len(self.images),
-            "left_out": self.left_out,
-            "unanswered": self.unanswered,
-            "lost_classes": self.lost,
-            "accuracy_online": self.online,
-            "accuracy_offline": self.offline,
-            "largest_difference": self.largest_difference,
-        }
+        accuracy = {"accuracy_online": self.online, "accuracy_offline": self.offline}
+        named = {name: getattr(self, name) for name in ("left_out", "unanswered", "largest_difference")}
+        return {"test_images": len(self.images), "lost_classes": self.lost, **accuracy, **named}
 
 
 def evaluate(
     context: typer.Context,
     directory: Annotated[Path, typer.Argument(help="The data set whose test/ is used.")] = SAMPLE_DIR,
-    as_json: Annotated[bool, typer.Option("--json", help="Print the figures as JSON.")] = False,
+    as_json: AsJson = False,
 ) -> None:
-    """Measure the deployed accuracy, through the function URL, beside that of the same artifact run here.
+    """Measure the accuracy of the deployed model.
 
-    Images that are too large or cannot be read are left out and listed. Exit code 3: a class is left without images;
-    5: images got no answer.
+    It is measured through the function URL, and beside that with the same artifact on this machine. Images that are
+    too large or cannot be read are left out and listed. Exit code 3: a class is left without images; 5: images got no
+    answer.
     """
     stage: Stage = context.obj
     evaluation = evaluate_deployment(stage, directory)
-    if as_json:
-        typer.echo(json.dumps(evaluation.figures()))
-    else:
-        console.print(evaluation_table(evaluation))
+    show(evaluation.figures(), evaluation_table(evaluation))
     if evaluation.unanswered:
         raise WorkFailedError(f"{len(evaluation.unanswered)} images got no answer.", "Try again.")
     if evaluation.lost:
@@ -188,7 +180,12 @@ def evaluate_deployment(stage: Stage, directory: Path) -> Evaluation:
     if wrong := [image.path for image, answer in pairs if len(answer.body.get("scores", ())) != len(labels)]:
         raise WorkFailedError(f"{len(wrong)} of {len(test)} answers have no score for each breed; {wrong[0]}")
     online = np.array([answer.body["scores"] for _, answer in pairs])
-    offline = np.array([predictor.predict(image.path.read_bytes()).scores for image, _ in pairs])
+    with progress_bar("Classifying on this machine", len(pairs)) as report:
+        here = []
+        for image, _ in pairs:
+            here.append(predictor.predict(image.path.read_bytes()).scores)
+            report(len(here))
+    offline = np.array(here)
     truth = [labels.index(image.label) for image, _ in pairs]
     classes = {image.label for image in test} | {part for place in beside for part in place.split("/")} & set(labels)
     right = online.argmax(axis=1) == truth

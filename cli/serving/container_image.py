@@ -19,6 +19,7 @@ import typer
 from cli.aws import ROOT, Stage, announce
 from cli.console import console
 from cli.errors import NotReadyError, WorkFailedError, aws_errors
+from cli.help import Sections
 from infra import instance_types, serving_image
 
 CONTEXT = ROOT / "model"
@@ -26,7 +27,7 @@ DOCKERFILE = CONTEXT / serving_image.DOCKERFILE
 PLATFORMS = {"arm64": "linux/arm64", "x86_64": "linux/amd64"}
 _INSTALL = "Install one of them: podman or buildah (Debian and Fedora have packages), or Docker."
 
-app = typer.Typer(help="The serving image.", no_args_is_help=True)
+app = typer.Typer(cls=Sections, help="The serving image.", no_args_is_help=True)
 
 Base = Annotated[str | None, typer.Option(help="Base image in place of the Dockerfile's.")]
 
@@ -41,7 +42,7 @@ def build(tag: Annotated[str, typer.Option(help="Name of the image.")] = "kennel
 
 @app.command()
 def push(context: typer.Context, base: Base = None) -> None:
-    """Build the stage's serving image here and push it to the stage's repository.
+    """Build the stage's image here, push it to its repository.
 
     The next `kennel deploy` finds it there and builds nothing.
     """

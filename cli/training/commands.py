@@ -43,7 +43,7 @@ def train(
         str | None, typer.Option(metavar="JOB", help="EC2: a new instance goes on with this job.")
     ] = None,
 ) -> None:
-    """Train as a SageMaker training job, or on an EC2 instance that ends itself."""
+    """Train on SageMaker, or on an EC2 instance that ends itself."""
     stage: Stage = context.obj
     for named in (tuning_job, follow, stop, resume):
         if named is not None:
@@ -82,9 +82,5 @@ def train(
     if not wait and not follow:
         console.print(f"Follow it: kennel train --follow {job}")
         return
-    try:
-        place.follow_training(stage, job)
-    except KeyboardInterrupt:
-        console.print(f"\nThe job goes on. Follow it: kennel train --follow {job}  Stop it: kennel train --stop {job}")
-        raise
+    place.follow_training(stage, job)
     console.print("Next: kennel package, then kennel deploy")

@@ -19,6 +19,7 @@ from cli.errors import NotReadyError, UsageError, WorkFailedError, aws_errors
 from cli.training.ec2_instances import live_instances, run_instance
 from cli.training.ec2_jobs import first_end, name_prefix, read_launch, read_status, write_launch, write_status
 from cli.training.following import JobLog
+from cli.training.hyperparameters import planned_epochs
 from cli.training.job_names import new_job
 from cli.training.sagemaker import TrainingRequest, training_hyperparameters, upload_source
 from infra import instance_types
@@ -93,13 +94,17 @@ def follow_training(stage: Stage, job: str) -> Status:
     gone: any training can write a status, and must not start a second instance by it.
     """
     log = JobLog(stage, job, stage.output("training", "TrainingInstanceLogGroup"))
-    with progress_bar(f"{job}: Training"), aws_errors():
+    launched = read_launch(stage, job)
+    price = f"{job_price(launched.instance_type)}; the instance ends itself"
+    epochs = planned_epochs(launched.job.hyperparameters)
+    with aws_errors(), log.goes_on(price), progress_bar(job, epochs) as report:
         while True:
             appears = read_launch(stage, job).time.timestamp() + _APPEARS_SECONDS
             # Asked before the status, which may name an end between the two.
             has_instance = time.time() < appears or bool(live_instances(stage, job))
             status = read_status(stage, job)
             log.print_new()
+            report(log.epoch)
             if status.state == INTERRUPTED and not has_instance:
                 console.print(f"{status.reason} The next instance goes on from the checkpoints.")
                 last = read_launch(stage, job)

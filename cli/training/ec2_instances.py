@@ -9,7 +9,7 @@ from typing import Any
 import botocore.exceptions
 
 from cli.aws import Stage
-from cli.console import console
+from cli.console import console, progress_bar
 from cli.errors import aws_errors
 from programs.ec2_training.training_instance.job import JOB_TAG
 
@@ -56,7 +56,8 @@ def terminate_instances(stage: Stage) -> int:
             console.print(f"Terminating the training instances {', '.join(instances)}")
             ec2.terminate_instances(InstanceIds=instances)
             waiting = {"Delay": 5, "MaxAttempts": 180}
-            ec2.get_waiter("instance_terminated").wait(InstanceIds=instances, WaiterConfig=waiting)
+            with progress_bar("Waiting until they are gone"):
+                ec2.get_waiter("instance_terminated").wait(InstanceIds=instances, WaiterConfig=waiting)
     return len(instances)
 
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
+from contextlib import AbstractContextManager
 from time import monotonic
 from typing import Any
 
@@ -10,8 +12,9 @@ import botocore.exceptions
 
 from cli.aws import Stage
 from cli.console import console
-from cli.errors import WorkFailedError
+from cli.errors import WorkFailedError, goes_on
 
+_EPOCH = re.compile("epoch=([0-9]{1,9}) ")  # how model/training/loop/metrics.py begins an epoch's line
 _PHASE_INTERVAL = 5.0  # seconds between two lines about the same phase
 
 
@@ -21,6 +24,12 @@ class JobLog:
     def __init__(self, stage: Stage, job: str, group: str) -> None:
         self._logs, self._job, self._group = stage.client("logs"), job, group
         self._tokens: dict[str, str] = {}
+        self.epoch = 0  # the last one of which a line has come
+
+    def goes_on(self, price: str) -> AbstractContextManager[None]:
+        """Have Ctrl-C say that the job goes on."""
+        follow = f"Follow it: kennel train --follow {self._job}  Stop it: kennel train --stop {self._job}"
+        return goes_on(f"The training {self._job} goes on ({price}).\n{follow}")
 
     def require_completed(self, state: str, reason: str, hint: str = "") -> None:
         """Raise WorkFailedError for a job that has ended in another way."""
@@ -52,6 +61,8 @@ class JobLog:
         self._tokens[stream] = page["nextForwardToken"]
         for event in page["events"]:
             console.print(f"  {prefix}{event['message'].rstrip()}", style="dim")
+            if found := _EPOCH.match(event["message"]):
+                self.epoch = int(found[1])
         return bool(page["events"])
 
 

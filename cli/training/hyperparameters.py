@@ -9,6 +9,7 @@ from collections.abc import Mapping
 
 from cli.errors import UsageError
 from model.training.arguments import canonical
+from model.training.config import Recipe
 
 #: The name of the data set, recorded in the artifact.
 DATA_SET = "model-name"
@@ -58,6 +59,12 @@ def decode(hyperparameters: Mapping[str, str]) -> dict[str, str]:
 def chosen(hyperparameters: Mapping[str, str]) -> dict[str, str]:
     """Return those that a person, the settings or a search chose: `decode`, without what every training is given."""
     return {name: value for name, value in decode(hyperparameters).items() if name not in _NOT_CHOSEN}
+
+
+def planned_epochs(hyperparameters: Mapping[str, str]) -> int | None:
+    """Return how many epochs a training has at most, None where that is no number."""
+    epochs = decode(hyperparameters).get("epochs", str(Recipe.epochs))
+    return int(epochs) if epochs.isdecimal() else None
 
 
 def _text(value: str) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -45,6 +45,11 @@ def list_jobs(stage: Stage, kind: str, prefix: str, status: str | None = None) -
     for summary in stage.listed("sagemaker", f"list_{kind}_jobs", f"{member}Summaries", **wanted):
         if summary[f"{member}Name"].startswith(prefix):
             yield summary
+
+
+def jobs_here(folder: Path) -> Callable[[str], list[str]]:
+    """Return a shell's completion with the jobs of which a folder of this machine has something; AWS is not asked."""
+    return lambda incomplete: sorted({found.stem for found in folder.glob("*") if found.stem.startswith(incomplete)})
 
 
 def job_name(text: str) -> str:

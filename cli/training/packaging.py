@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import tempfile
+from dataclasses import asdict
 from datetime import datetime
 from pathlib import Path
 from typing import Annotated
@@ -11,7 +12,7 @@ from typing import Annotated
 import typer
 
 from cli.aws import Stage, announce
-from cli.console import console
+from cli.console import AsJson, console, progress_bar, show
 from cli.errors import AwsError, NotReadyError, aws_errors
 from cli.models import registry
 from cli.training import ec2_jobs
@@ -32,16 +33,16 @@ def package(
     source: Annotated[
         Path | None, typer.Option("--from", help="A local model.tar.gz or model folder instead of a job's.")
     ] = None,
+    as_json: AsJson = False,
 ) -> None:
-    """Make the deployable artifact of a model, and register it where the stage is deployed, for `kennel models`."""
+    """Make the artifact that is deployed, and register it."""
     stage: Stage = context.obj
     if source is None and job is None:
         job = newest_job(stage)
     card = package_model(stage, stage.artifact, job=job, source=source)
-    console.print(
-        f"{stage.artifact}: {card.architecture}, {len(card.labels)} classes, {card.precision}, {card.version[:19]}…, "
-        f"{stage.artifact.stat().st_size / 1e6:.1f} MB"
-    )
+    what = f"{card.architecture}, {len(card.labels)} classes, {card.precision}, {card.version[:19]}…"
+    size = f"{stage.artifact.stat().st_size / 1e6:.1f} MB"
+    show({"artifact": stage.artifact, **asdict(card)}, f"{stage.artifact}: {what}, {size}")
     register_model(stage, card, None if source else job)
 
 
@@ -111,7 +112,7 @@ def _fetch_model(stage: Stage, job: str, destination: Path) -> None:
         )
     if own[0] is not versions[0]:
         console.print(f"{location} was written again after the end of {job}: the version of its end is taken.")
-    with aws_errors(), destination.open("wb") as file:
+    with aws_errors(), progress_bar("Fetching the model"), destination.open("wb") as file:
         model = stage.client("s3").get_object(Bucket=bucket, Key=key, VersionId=own[0]["VersionId"])
         shutil.copyfileobj(model["Body"], file)
 

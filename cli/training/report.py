@@ -14,9 +14,9 @@ import typer
 from rich.table import Table
 
 from cli.aws import ROOT, Stage
-from cli.console import console
+from cli.console import AsJson, progress_bar, show
 from cli.errors import NotReadyError, aws_errors
-from cli.training.job_names import job_name, job_path
+from cli.training.job_names import job_name, job_path, jobs_here
 from cli.training.packaging import newest_job
 from infra.bucket_layout import TRAINING_OUTPUT
 from model.core.artifact import ArtifactError
@@ -30,30 +30,33 @@ _MAX_METRICS_BYTES = 64 * 2**20  # with ten thousand classes it has some five mi
 
 def report(
     context: typer.Context,
-    job: Annotated[str | None, typer.Argument(help="Which training job (default: the newest completed one).")] = None,
+    job: Annotated[
+        str | None, typer.Argument(help="Default: the newest completed one.", autocompletion=jobs_here(REPORTS_DIR))
+    ] = None,
     source: Annotated[
         Path | None, typer.Option("--from", help="A local training's --output-data-dir instead of a job's.")
     ] = None,
     output: Annotated[Path, typer.Option(help="Where the report's folder goes.", show_default=False)] = REPORTS_DIR,
     open_: Annotated[bool, typer.Option("--open/--no-open", help="Open the page where there is a browser.")] = True,
+    as_json: AsJson = False,
 ) -> None:
-    """Show how good a training's model is: print the main figures, make a page of all of them and open it."""
+    """Print how good a training's model is; make and open a page."""
     from model.training.report.report import write_page
 
     folder = fetch_report(context.obj, output, job=job) if source is None else source
     metrics = read_metrics(folder)
     try:
-        console.print(figures_table(metrics, title=folder.resolve().name))
+        table = figures_table(metrics, title=folder.resolve().name)
         page = write_page(folder, metrics)
     except Exception as error:  # the figures may be anything, and so may what is wrong with them
         raise NotReadyError(
             f"{METRICS} was written by another version of the training program, or by something else: "
             f"{type(error).__name__}: {error}"
         ) from error
-    console.print(f"The report: {page}")
+    show({"page": page, **metrics}, table, f"The report: {page}")
     # A text browser must not take the terminal.
     desktop = sys.platform in ("darwin", "win32") or os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY")
-    if open_ and desktop:
+    if open_ and desktop and not as_json:
         webbrowser.open(page.resolve().as_uri())
 
 
@@ -76,7 +79,7 @@ def fetch_report(stage: Stage, output: Path, *, job: str | None = None) -> Path:
     with tempfile.TemporaryDirectory(dir=output, prefix=".fetching-") as name:
         fetched, unpacked = Path(name, "output.tar.gz"), Path(name, "unpacked")
         unpacked.mkdir()
-        with aws_errors(missing):
+        with aws_errors(missing), progress_bar("Fetching the report"):
             key = f"{TRAINING_OUTPUT}/{job}/output/output.tar.gz"  # wherever the training ran
             stage.client("s3").download_file(stage.data_bucket, key, str(fetched))
         try:

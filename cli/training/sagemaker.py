@@ -21,7 +21,7 @@ from cli.data.push import data_set_prefix
 from cli.errors import NotReadyError, UsageError, aws_errors
 from cli.training.checks import check_training
 from cli.training.following import JobLog, PhasePrinter
-from cli.training.hyperparameters import DATA_SET, encode, refuse_shell_syntax
+from cli.training.hyperparameters import DATA_SET, encode, planned_epochs, refuse_shell_syntax
 from cli.training.job_names import job_prefix, new_job
 from infra.bucket_layout import CHECKPOINTS, CODE, TRAINING_OUTPUT
 from infra.instance_types import has_local_storage
@@ -201,12 +201,14 @@ def _named(stage: Stage, job: str) -> AbstractContextManager[None]:
 
 def follow_training(stage: Stage, job: str) -> dict[str, Any]:
     """Print a job's phases and its log until it ends; return its description. A bad end is a WorkFailedError."""
-    log, phases = JobLog(stage, job, LOG_GROUP), PhasePrinter()
-    with aws_errors(), progress_bar(job):
+    log, phases, description = JobLog(stage, job, LOG_GROUP), PhasePrinter(), describe_training(stage, job)
+    epochs = planned_epochs(description["HyperParameters"])
+    with aws_errors(), log.goes_on(training_price(description)), progress_bar(job, epochs) as report:
         while True:
             description = describe_training(stage, job)
             phases.print_new(description)
             log.print_new()
+            report(log.epoch)
             if description["TrainingJobStatus"] in _ENDED:
                 break
             time.sleep(_POLL_SECONDS)

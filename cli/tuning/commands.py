@@ -3,26 +3,25 @@
 from __future__ import annotations
 
 import itertools
-from dataclasses import replace
+from dataclasses import asdict, replace
 from datetime import UTC, datetime
 from typing import Annotated, Any, Literal
 
 import typer
 
 from cli.aws import Stage, announce
-from cli.console import console
+from cli.console import AsJson, console, show
 from cli.data.commands import SAMPLE_DIR
 from cli.errors import aws_errors
 from cli.training.hyperparameters import parse_hyperparameters
 from cli.training.sagemaker import TrainingRequest, training_price
-from cli.tuning.jobs import latest_tuning_job
+from cli.tuning.jobs import latest_tuning_job, read_tuning
 from cli.tuning.request import TuningRequest, tuning_job_request
 from cli.tuning.watching import watch_tuning
 from infra.job_names import tuning_job_name
 
 app = typer.Typer(
     invoke_without_command=True,
-    help="Search for the best hyperparameters with a SageMaker tuning job.",
     rich_markup_mode=None,
 )
 
@@ -52,7 +51,7 @@ def tune(
     seed: Annotated[int | None, typer.Option(min=0, help="The same seed tries much the same values.")] = None,
     wait: Annotated[bool, typer.Option(help="Watch the job until it ends.")] = True,
 ) -> None:
-    """Search for the best hyperparameters with a SageMaker tuning job."""
+    """Search for the best hyperparameters with a tuning job."""
     if context.invoked_subcommand is not None:
         return
     stage: Stage = context.obj
@@ -76,10 +75,18 @@ def tune(
 def status(
     context: typer.Context,
     job: Annotated[str | None, typer.Argument(metavar="JOB", help="Default: the stage's newest.")] = None,
+    as_json: AsJson = False,
 ) -> None:
-    """Show a tuning job, live while it runs; when it has ended, its result."""
+    """Show a tuning job, live while it runs, and its result.
+
+    With --json it shows how the job stands, and does not wait.
+    """
     stage: Stage = context.obj
-    watch_tuning(stage, job or latest_tuning_job(stage))
+    job = job or latest_tuning_job(stage)
+    if as_json:
+        show(asdict(read_tuning(stage, job)))
+    else:
+        watch_tuning(stage, job)
 
 
 @app.command()
@@ -87,7 +94,7 @@ def stop(
     context: typer.Context,
     job: Annotated[str | None, typer.Argument(metavar="JOB", help="Default: the newest that runs.")] = None,
 ) -> None:
-    """Stop a tuning job and the training jobs that it runs; what they have found is kept."""
+    """Stop a tuning job; what its training jobs have found is kept."""
     stage: Stage = context.obj
     announce(stage)
     job = job or latest_tuning_job(stage, "InProgress")

@@ -7,9 +7,10 @@ from typing import Any
 
 from cli.aws import ROOT, Stage
 from cli.console import console, progress_bar
-from cli.errors import WorkFailedError
+from cli.errors import WorkFailedError, goes_on
 from cli.training.hyperparameters import DATA_SET, chosen, decode
 from cli.training.job_names import job_path
+from cli.training.sagemaker import training_price
 from cli.tuning.jobs import ENDED, Tuning, assignments, objective, read_tuning
 
 CHARTS = ROOT / "build" / "tuning"
@@ -18,11 +19,7 @@ _POLL_SECONDS = 1.0
 
 def watch_tuning(stage: Stage, job: str) -> Tuning:
     """Show a tuning job until it ends, then its result; return it. A failed one is a WorkFailedError."""
-    try:
-        tuning = _watch(stage, job)
-    except KeyboardInterrupt:
-        console.print(f"\nThe tuning job goes on. Watch it: kennel tune status {job}  Stop it: kennel tune stop {job}")
-        raise
+    tuning = _watch(stage, job)
     if tuning.status == "Failed":
         reason = tuning.description.get("FailureReason", "no reason was given")
         failed = next((one for one in tuning.jobs if "FailureReason" in one), None)
@@ -36,7 +33,10 @@ def _watch(stage: Stage, job: str) -> Tuning:
     """Print a line for each training job that has ended, and how far the search has come at the end."""
     tuning, told = read_tuning(stage, job), set[str]()
     most = tuning.config["ResourceLimits"].get("MaxNumberOfTrainingJobs")
-    with progress_bar(job, most) as report:
+    at_once = tuning.config["ResourceLimits"]["MaxParallelTrainingJobs"]
+    price = training_price(tuning.description["TrainingJobDefinition"], jobs=most or at_once, at_once=at_once)
+    follow = f"Watch it: kennel tune status {job}  Stop it: kennel tune stop {job}"
+    with goes_on(f"The tuning job {job} goes on ({price}).\n{follow}"), progress_bar(job, most) as report:
         while True:
             for one in tuning.jobs:
                 if one["TrainingJobStatus"] in ENDED and one["TrainingJobName"] not in told:

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import asdict
 
 import typer
 from rich.text import Text
 
 from cli.aws import Stage
-from cli.console import AsJson, console
+from cli.console import AsJson, progress_bar, show
 from cli.errors import UnhealthyError
 from cli.operating.doctor import account, answering, watching
 from cli.operating.doctor.diagnosis import Diagnosis, Finding
@@ -35,22 +34,23 @@ _STYLES = {"ok": "green", "warning": "yellow", "problem": "bold red", "not check
 def diagnose(stage: Stage) -> list[Finding]:
     """Run all checks of a deployed stage; a NotReadyError says that it is not deployed."""
     found = Diagnosis(stage)
-    for name, check in CHECKS.items():
-        found.run(name, check)
+    with progress_bar("Checking", len(CHECKS)) as report:
+        for done, (name, check) in enumerate(CHECKS.items()):
+            report(done)
+            found.run(name, check)
     return found.findings
 
 
 def doctor(context: typer.Context, as_json: AsJson = False) -> None:
-    """Check that what is deployed is as it was deployed, and works; exit code 6 if there are problems."""
+    """Check that what is deployed works (exit code 6: problems)."""
     stage: Stage = context.obj
     findings = diagnose(stage)
-    if as_json:
-        typer.echo(json.dumps([asdict(finding) for finding in findings]))
-    for finding in [] if as_json else findings:
-        console.print(
-            Text(f"{finding.result:12}", style=_STYLES[finding.result]), f"{finding.check}: {finding.evidence}"
-        )
+    lines = []
+    for finding in findings:
+        lines.append(Text(f"{finding.result:12} ", style=_STYLES[finding.result]))
+        lines[-1].append(f"{finding.check}: {finding.evidence}", "default")
         if finding.fix:
-            console.print(f"{'':12} fix: {finding.fix}")
+            lines.append(Text(f"{'':12} fix: {finding.fix}"))
+    show([asdict(finding) for finding in findings], *lines)
     if problems := [finding for finding in findings if finding.result == "problem"]:
         raise UnhealthyError(f"{len(problems)} problem(s) of the stage {stage.name} in {stage.place}.")

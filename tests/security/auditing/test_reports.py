@@ -84,7 +84,7 @@ def test_the_exit_code_says_whether_there_is_something_as_bad(
         return made
 
     monkeypatch.setattr(command, "assess", assess)
-    monkeypatch.setattr("cli.console._PLAIN_INTERVAL", 0)
+    monkeypatch.setattr("cli.console._PLAIN_INTERVAL", 0.01)
     aws = FakeAccount()
     aws.answers["get_caller_identity"] = {"Account": "1" * 12}
     aws.answers["describe_regions"] = {"Regions": [{"RegionName": "r"}]}

@@ -73,7 +73,7 @@ def test_an_endpoint_that_was_deleted_is_taken_out_of_its_stack_and_made_again(m
 
 @pytest.mark.parametrize("agreed", [True, False])
 def test_bootstrapping_says_what_it_makes_and_asks(steps, agreed, monkeypatch, capsys):
-    def confirm(question: str) -> bool:
+    def confirm(question: str, *, err: bool) -> bool:
         assert "account 123456789012, region us-east-1" in question
         printed = capsys.readouterr().out
         assert all(word in printed for word in ("bucket", "roles", "AdministratorAccess", "CDKToolkit"))

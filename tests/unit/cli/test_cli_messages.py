@@ -46,7 +46,6 @@ def nowhere(tmp_path: Path, no_aws: None, monkeypatch: pytest.MonkeyPatch) -> No
         ("train --follow a --stop a", 2, ["--follow and --stop do not go together"]),
         ("train --follow a --instance-type x", 2, ["--follow takes a training as it was started"]),
         ("train --resume a --set lr=1", 2, ["--resume takes a training as it was started"]),
-        ("train", 4, ["No AWS credentials", "kennel local up"]),
         ("local status", 3, ["The local AWS is not running", "kennel local up"]),
         ("nonsense", 2, ["No such command 'nonsense'"]),
         ("train --wat", 2, ["No such option"]),
@@ -106,11 +105,14 @@ def test_a_local_aws_that_runs_already_does_not_begin_to_be_otherwise(kennel, mo
     assert all(part in printed for part in ("on port 4566", "--quota", "kennel local down"))
 
 
-@pytest.mark.parametrize(("answer", "code", "said"), [("n\n", 1, "error: Not agreed to"), ("", 130, "interrupted")])
+@pytest.mark.parametrize(
+    ("answer", "code", "said"),
+    [("n\n", 1, "error: Not agreed to"), ("", 130, "interrupted\nWhere nobody can answer: --yes\n")],
+)
 def test_an_answer_of_no_is_told_from_an_interruption(kennel, monkeypatch, answer, code, said):
     monkeypatch.setattr(main, "Stage", lambda *_: FakeStage())
     monkeypatch.setattr("sys.stdin", io.StringIO(answer))
     exit_code, output = kennel("destroy")
     assert exit_code == code
     assert "Destroy the stage dev in account 123456789012, region us-east-1?" in output
-    assert output.splitlines()[-1].startswith(said)
+    assert said in output

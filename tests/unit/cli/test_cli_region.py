@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import subprocess
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from cli import cdk, main
+from cli import cdk
 from cli.aws import Stage
 from cli.errors import NotReadyError
 
@@ -79,14 +78,3 @@ def test_credentials_of_another_account_than_the_settings_are_refused(use: Any) 
     with pytest.raises(NotReadyError, match=r"111111111111.*dev\.toml names 222222222222"):
         use(stage_of("222222222222", "us-east-1"))
     use(stage_of(ACCOUNT, "us-east-1"))
-
-
-def test_ctrl_c_says_that_cloudformation_goes_on(kennel: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    def interrupt(*_: Any, **__: Any) -> None:
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr(main, "app", lambda **_: cdk.run_cdk("deploy", stage=stage_of(ACCOUNT, "us-east-1")))
-    monkeypatch.setattr(subprocess, "run", interrupt)
-    code, output = kennel()
-    assert code == 130
-    assert "What CloudFormation has begun goes on" in output

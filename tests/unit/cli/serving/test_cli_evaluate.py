@@ -13,6 +13,7 @@ from fake_stage import FakeStage
 from lambda_fakes import fake_server, raw, reply
 from training_fixtures import LABELS, write_data_set
 
+from cli.console import console
 from cli.errors import AwsError, KennelError, NotReadyError, WorkFailedError
 from cli.serving import classify
 from cli.serving.function_client import Answer, FunctionClient
@@ -53,9 +54,12 @@ def evaluate(stage: Any, folder: Path, capsys: pytest.CaptureFixture) -> tuple[d
     """Run the command; return its figures, and how it ends."""
     error = None
     try:
-        classify.evaluate(SimpleNamespace(obj=stage), folder, as_json=True)  # type: ignore[arg-type]
+        console.stderr = True  # as --json has it
+        classify.evaluate(SimpleNamespace(obj=stage), folder)  # type: ignore[arg-type]
     except KennelError as raised:
         error = raised
+    finally:
+        console.stderr = False
     return json.loads(capsys.readouterr().out), error
 
 
