@@ -8,7 +8,6 @@ import threading
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from datetime import timedelta
-from time import monotonic
 from typing import Annotated, Any
 
 import typer
@@ -77,35 +76,18 @@ def show(document: Any, *texts: RenderableType) -> None:
 
 _PLAIN_INTERVAL = 5.0  # seconds until the first progress line where the output is a file or a pipe; then twice as many
 _PLAIN_MOST = 60.0
+_RATE_SECONDS = 3600.0  # over which a rate is taken: an epoch or a training job may take minutes
 
 
-class _Progress:
-    """How far something has come, in words; threads may report, and others ask."""
-
-    def __init__(self, description: str, total: int | None, *, in_bytes: bool) -> None:
-        self.description, self.total, self.in_bytes = description, total, in_bytes
-        self.done = self._first = 0
-        self._began = self._first_at = monotonic()
-
-    def report(self, done: int, total: int | None = None) -> None:
-        """Note what is done and, where it was not known before, the total."""
-        if not self.done:  # what was there before, as of a download that goes on, says nothing of the rate
-            self._first, self._first_at = done, monotonic()
-        self.done, self.total = done, total or self.total
-
-    def __rich__(self) -> str:
-        """Rate and time left, where they are known, and the time that has passed."""
-        passed = timedelta(seconds=int(monotonic() - self._began))
-        if not self.total or self.done <= self._first:
-            return f"{passed}"
-        rate = (self.done - self._first) / max(monotonic() - self._first_at, 0.001)
-        counted = f"{rate:.1f}/s" if rate >= 1 else f"{1 / rate:.0f} s each"
-        speed = f"{rate / 1e6:.1f} MB/s" if self.in_bytes else counted
-        return f"{speed}, {passed}, {timedelta(seconds=round((self.total - self.done) / rate))} left"
-
-    def __str__(self) -> str:
-        count = f" {self.done:,}/{self.total:,}{' bytes' * self.in_bytes}" if self.total else ""
-        return f"{self.description}{count} ({self.__rich__()})"
+class _Pace(progress.ProgressColumn):
+    def render(self, task: progress.Task) -> Text:
+        """Return the time that has passed and, where they are known, rate and time left."""
+        passed, left, speed = timedelta(seconds=int(task.elapsed or 0)), task.time_remaining, task.speed
+        if not speed or left is None:
+            return Text(f"{passed}")
+        counted = f"{speed:.1f}/s" if speed >= 1 else f"{1 / speed:.0f} s each"
+        rate = f"{speed / 1e6:.1f} MB/s" if task.fields["in_bytes"] else counted
+        return Text(f"{passed}, {rate}, {timedelta(seconds=round(left))} left")
 
 
 @contextmanager
@@ -116,35 +98,29 @@ def progress_bar(
 
     Call what it yields with what is done so far and, where it was not known before, the total; threads may, too.
     """
-    state = _Progress(description, total, in_bytes=in_bytes)
-    if console.is_terminal:
-        count = progress.DownloadColumn() if in_bytes else progress.MofNCompleteColumn()
-        text = progress.TextColumn("{task.description}", markup=False)
-        counted = [progress.BarColumn(), count] if in_bytes or total is not None else []
-        columns = (progress.SpinnerColumn(), text, *counted, progress.RenderableColumn(state))
-        with progress.Progress(*columns, console=console, transient=True) as bar:
-            task = bar.add_task(description, total=total)
-
-            def report(done: int, total: int | None = None) -> None:
-                state.report(done, total)
-                bar.update(task, completed=done, total=state.total)
-
-            yield report
-        return
-    ended = threading.Event()
-    thread = threading.Thread(target=_print_lines, args=(state, ended), daemon=True)
-    thread.start()
-    try:
-        yield state.report
-    finally:
-        ended.set()
-        thread.join()
+    count = progress.DownloadColumn() if in_bytes else progress.MofNCompleteColumn()
+    counted = [progress.BarColumn(), count] if in_bytes or total is not None else []
+    columns = (progress.SpinnerColumn(), progress.TextColumn("{task.description}", markup=False), *counted, _Pace())
+    how: dict[str, Any] = {
+        "transient": True,
+        "disable": not console.is_terminal,
+        "speed_estimate_period": _RATE_SECONDS,
+    }
+    with progress.Progress(*columns, console=console, **how) as bar:
+        task, ended = bar.add_task(description, total=total, in_bytes=in_bytes), threading.Event()
+        if bar.disable:
+            threading.Thread(target=_print_lines, args=(bar.tasks[0], ended), daemon=True).start()
+        try:
+            yield lambda done, total=total: bar.update(task, completed=done, total=total)
+        finally:
+            ended.set()
 
 
-def _print_lines(state: _Progress, ended: threading.Event) -> None:
+def _print_lines(task: progress.Task, ended: threading.Event) -> None:
     interval = _PLAIN_INTERVAL
     while not ended.wait(interval):
-        error_console.print(str(state))  # no part of a result
+        count = f" {task.completed:,}/{task.total:,}{' bytes' * task.fields['in_bytes']}" if task.total else ""
+        error_console.print(f"{task.description}{count} ({_Pace().render(task)})")  # no part of a result
         interval = min(2 * interval, _PLAIN_MOST)
 
 

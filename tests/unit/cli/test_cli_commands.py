@@ -87,14 +87,10 @@ def test_without_an_account_each_says_the_two_ways_on(kennel, no_aws, line):
     )
 
 
-def test_progress_says_rate_and_time_left(monkeypatch):
-    now = 100.0
-    monkeypatch.setattr(console, "monotonic", lambda: now)
-    state = console._Progress("Uploading", 100, in_bytes=False)
-    state.report(20)  # was there before
-    now = 110.0
-    state.report(40)
-    assert str(state) == "Uploading 40/100 (2.0/s, 0:00:10, 0:00:30 left)"
+@pytest.mark.parametrize(("speed", "said"), [(2.0, "2.0/s, 0:00:30 left"), (0.1, "10 s each, 0:00:30 left")])
+def test_progress_says_rate_and_time_left(speed: float, said: str) -> None:
+    task: Any = SimpleNamespace(elapsed=10.2, speed=speed, time_remaining=30, fields={"in_bytes": False})
+    assert console._Pace().render(task).plain == f"0:00:10, {said}"
 
 
 def test_ctrl_c_says_what_goes_on_what_it_costs_and_how_to_end_it(kennel, monkeypatch):
