@@ -6,12 +6,8 @@ trace goes to a file.
 
 from __future__ import annotations
 
-import platform
-import tempfile
-import traceback
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
-from importlib.metadata import version
+from contextlib import contextmanager
 
 import botocore.exceptions
 
@@ -58,22 +54,6 @@ class UnhealthyError(KennelError):
     """What is deployed is not as it should be (exit code 6)."""
 
     exit_code = 6
-
-
-class BugError(KennelError):
-    """A bug of this program (exit code 1); its trace is shown, or written where only its owner can read it."""
-
-    def __init__(self, error: Exception, *, show: bool = False) -> None:
-        trace, hint = "".join(traceback.format_exception(error)), "To see its stack trace: kennel --debug COMMAND"
-        if show:
-            hint = trace
-        else:
-            with suppress(OSError):  # neither environment nor arguments: they may hold what is secret
-                with tempfile.NamedTemporaryFile("w", prefix="kennel-bug-", suffix=".txt", delete=False) as file:
-                    about = f"kennel {version('kennel')}, Python {platform.python_version()}, {platform.platform()}"
-                    file.write(f"{about}\n{trace}")
-                hint = f"Please report it, with this file and what you did: {file.name}\n{hint}"
-        super().__init__(f"this is a bug in kennel: {type(error).__name__}: {error}", hint)
 
 
 LOCAL_HINT = (

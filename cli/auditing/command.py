@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -19,7 +19,7 @@ from cli.auditing.resources import exposed, sagemaker
 from cli.auditing.resources.policies import flaw
 from cli.auditing.rules import Severity
 from cli.aws import Stage
-from cli.console import AsJson, ask, console, error_console, progress_bar
+from cli.console import AsJson, ask, console, error_console, progress_bar, show
 from cli.errors import AwsError, UnhealthyError, UsageError
 
 #: Once an account, and once a region.
@@ -93,10 +93,7 @@ def audit(
         raise UsageError(f"Not enabled in this account: --region {', '.join(unknown)}.", f"One of {', '.join(enabled)}")
     regions = list(dict.fromkeys(region or enabled))
     report = assess(account, regions)
-    if as_json:
-        typer.echo(FORMATS["json"](report))
-    else:
-        console.print(FORMATS[format_](report))
+    show(asdict(report), FORMATS[format_](report))
     error_console.print(f"Findings: {len(report.findings)}. Not checked: {len(report.not_checked)}. {report.region}")
     if fix:
         _fix(account, report, backup)

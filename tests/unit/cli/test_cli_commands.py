@@ -18,7 +18,6 @@ import typer
 from fake_stage import FakeStage
 
 from cli import console, main
-from cli.errors import BugError
 from cli.help import _HELP
 
 KENNEL: Any = typer.main.get_command(main.app)
@@ -115,4 +114,4 @@ def test_a_bug_is_one_line_and_a_file_for_its_owner_only(kennel, monkeypatch, tm
     assert "error: this is a bug in kennel: AttributeError: " in printed
     assert str(file) in printed
     assert "Traceback" in file.read_text()
-    assert "ValueError: x\n" in BugError(ValueError("x"), show=True).hint
+    assert "ValueError: x\n" in main.BugError(ValueError("x"), show=True).hint
