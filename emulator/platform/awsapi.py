@@ -11,7 +11,7 @@ import re
 import uuid
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, partial
 from typing import Any, ClassVar
 
 from botocore.loaders import Loader
@@ -68,6 +68,10 @@ class Service:
     def __init__(self, account: str) -> None:
         self._account = account
         self._handlers: dict[str, Handler] = {}
+
+    def guard(self, operation: str, check: Callable[[str, Handler, Payload, Caller], Payload | None]) -> None:
+        """Have a valid request go through `check`, which gets the operation's name and what answers it."""
+        self._handlers[operation] = partial(check, operation, self._handlers[operation])
 
     def register(self, *controllers: object) -> None:
         for controller in controllers:

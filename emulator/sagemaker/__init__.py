@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import threading
 from collections.abc import Iterator
 
@@ -54,8 +53,7 @@ class SageMaker(Service):
         self._quotas = InstanceQuotas(self._store, host.quotas)
         self._counting = threading.Lock()
         for operation in LIMITED:
-            handler = self._handlers[operation]
-            self._handlers[operation] = functools.partial(self._within_quotas, operation, handler)
+            self.guard(operation, self._within_quotas)
         self.runtime = Runtime(host.account, self.endpoints.fleet)
 
     def _within_quotas(self, operation: str, handler: Handler, request: Payload, caller: Caller) -> Payload | None:

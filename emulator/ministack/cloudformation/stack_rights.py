@@ -45,7 +45,7 @@ def install() -> None:
     from ministack.services import lambda_svc, s3, ssm
     from ministack.services.cloudformation import changesets, engine, handlers, provisioners, stacks
 
-    for service in ("cloudformation", "lambda"):
+    for service in ("cloudformation", "lambda", "sagemaker"):
         around_service(service, _as_caller)
     lambda_svc._fetch_code_from_s3 = _code
     for operation in _OPERATIONS:

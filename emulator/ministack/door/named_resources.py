@@ -49,6 +49,28 @@ def arns(service: str, path: str, body: bytes, query: Mapping[str, Any], prefix:
     return list(dict.fromkeys(find(operations.content(body), prefix))) if find else []
 
 
+def _of_iam(path: str, query: Mapping[str, Any], prefix: str) -> list[str]:
+    """What a request to IAM is about, under the path that it has, or is to have."""
+    from ministack.services import iam
+
+    given = {name: values[0] for name, values in query.items()}
+    beginning = f"arn:aws:iam::{prefix.rsplit(':', 2)[1]}:"
+    if given.get("Action") == "CreatePolicy":
+        return [f"{beginning}policy{given.get('Path') or '/'}{given.get('PolicyName', '')}"]
+    # The first of these is the resource: a user is put into a group, a role into an instance profile.
+    named = {"InstanceProfile": iam._instance_profiles, "Group": iam._groups, "Role": iam._roles, "User": iam._users}
+    for kind, known in named.items():
+        if name := given.get(f"{kind}Name"):
+            of_kind = f"{beginning}{'instance-profile' if kind == 'InstanceProfile' else kind.lower()}"
+            made = f"{of_kind}{given.get('Path') or '/'}{name}"
+            found = made if given.get("Action") == f"Create{kind}" else (known.get(name) or {}).get("Arn", made)
+            if not {"NewPath", f"New{kind}Name"} & given.keys():
+                return [found]
+            path = given.get("NewPath") or found.removeprefix(of_kind).rpartition("/")[0] + "/"
+            return [found, f"{of_kind}{path}{given.get(f'New{kind}Name', name)}"]
+    return []
+
+
 def _instances(path: str, query: Mapping[str, Any], prefix: str) -> list[str]:
     if (query.get("Action") or [""])[0] not in _ON_INSTANCES:
         return []
@@ -215,6 +237,7 @@ def _texts(content: Mapping[str, Any], *members: str) -> list[str]:
 _BY_PATH_OR_QUERY: dict[str, Callable[..., list[str]]] = {
     "cloudformation": _stacks,
     "ec2": _instances,
+    "iam": _of_iam,
     "lambda": _function,
     "s3": _object,
 }

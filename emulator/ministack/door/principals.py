@@ -90,8 +90,11 @@ async def _handle(
 ) -> Response:
     from ministack.core.responses import error_response_xml
     from ministack.core.router import extract_access_key_id
+    from ministack.services import iam
 
     parameters = {name: values[0] for name, values in {**query, **form(body)}.items()}
+    if (arn := parameters.get("RoleArn")) and arn != (iam._roles.get(arn.rpartition("/")[2]) or {}).get("Arn", arn):
+        return error_response_xml("AccessDenied", f"No role has the ARN {arn}: another path.", 403)  # type: ignore[no-any-return]
     if problem := _problem(parameters, extract_access_key_id(headers, query)):
         return error_response_xml("ValidationError", problem, 400)  # type: ignore[no-any-return]
     return await inner(method, path, headers, body, query)  # type: ignore[no-any-return]

@@ -1,27 +1,78 @@
-"""Keys of KMS that other services use for a caller, who needs them as well: MiniStack asks nobody about a key."""
+"""Keys of KMS that other services use for a caller, who needs them as well: MiniStack asks nobody about a key.
+
+SageMaker is handed keys for the volumes of its instances by a grant, which the caller has to be allowed to make or, for
+jobs and notebooks, their role ("SageMaker API Permissions" in its guide).
+"""
 
 from __future__ import annotations
 
+import contextlib
+import functools
 import json
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
+from emulator.ministack import identity
 from emulator.ministack.door.enforcement import refusal
 from emulator.ministack.door.operations import content
 from emulator.ministack.patching import around_service
+from emulator.platform.awsapi import Caller, Handler, Payload, Service
 from emulator.platform.errors import Response, ServiceError
 
 #: KMS's errors of keys that nobody can use.
 UNUSABLE = frozenset({"DisabledException", "KMSInvalidStateException", "NotFoundException"})
+_TO_SAGEMAKER = {"kms:GrantIsForAWSResource": "true"}
+_WITH_VOLUMES = (
+    *("CreateTrainingJob", "CreateHyperParameterTuningJob", "CreateTransformJob", "CreateNotebookInstance"),
+    *("CreateEndpoint", "UpdateEndpoint"),
+)
 
 
-def install() -> None:
-    """Stand before Parameter Store."""
+def install(sagemaker: Service, actor: Callable[[], str]) -> None:
+    """Stand before Parameter Store and SageMaker; `actor` tells the access key of whom calls it, by a stack, too."""
     around_service("ssm", _handle)
+    for operation in _WITH_VOLUMES:
+        sagemaker.guard(operation, functools.partial(_with_volumes, sagemaker, actor))
 
 
-def refused(key_id: str, service: str, actions: tuple[str, ...], access_key: str) -> ServiceError | None:
-    """Why a caller may not use a key by way of a service: one of `UNUSABLE`, or a denial.
+def _with_volumes(
+    sagemaker: Service, actor: Callable[[], str], operation: str, inner: Handler, request: Payload, caller: Caller
+) -> Payload | None:
+    for key, role in _of_volumes(operation, request, functools.partial(sagemaker.call, caller=caller)):
+        if key:
+            _hand_on(key, actor(), role)
+    return inner(request, caller)
+
+
+def _of_volumes(operation: str, request: Payload, ask: Callable[..., Payload]) -> Iterator[tuple[str | None, str]]:
+    """Keys of the volumes that instances are to have, each with the role that may hand it on, if there is one."""
+    role = request.get("RoleArn", "")
+    if operation == "CreateNotebookInstance":
+        yield request.get("KmsKeyId"), role
+    with contextlib.suppress(ServiceError):  # there is none of the name, as the operation itself says
+        if operation.endswith("Endpoint"):
+            named = {"EndpointConfigName": request["EndpointConfigName"]}
+            yield ask("DescribeEndpointConfig", named).get("KmsKeyId"), ""
+        elif operation == "CreateTransformJob":
+            role = ask("DescribeModel", {"ModelName": request["ModelName"]})["ExecutionRoleArn"]
+    for job in (request, request.get("TrainingJobDefinition", {}), *request.get("TrainingJobDefinitions", ())):
+        for member in ("ResourceConfig", "HyperParameterTuningResourceConfig", "TransformResources"):
+            yield job.get(member, {}).get("VolumeKmsKeyId"), job.get("RoleArn", role)
+
+
+def _hand_on(key: str, access_key: str, role: str) -> None:
+    denied = refused(key, "sagemaker", ("kms:CreateGrant",), access_key, _TO_SAGEMAKER)
+    if denied and role and denied.code not in UNUSABLE:
+        session = identity.open_session("sagemaker.amazonaws.com", role, "SageMaker")["AWS_ACCESS_KEY_ID"]
+        denied = refused(key, "sagemaker", ("kms:CreateGrant",), session, _TO_SAGEMAKER)
+    if denied:
+        raise ServiceError("ValidationException", denied.message) if denied.code in UNUSABLE else denied
+
+
+def refused(
+    key_id: str, service: str, actions: tuple[str, ...], access_key: str, more: Mapping[str, str] | None = None
+) -> ServiceError | None:
+    """Why a caller may not use a key by way of a service: one of `UNUSABLE`, or a denial; `more` are condition keys.
 
     The key that AWS manages for the service is there for everybody.
     """
@@ -35,7 +86,7 @@ def refused(key_id: str, service: str, actions: tuple[str, ...], access_key: str
     if (unusable := kms._check_key_state(record)) is not None:
         error = json.loads(unusable[2])
         return ServiceError(error["__type"], error["message"])
-    context = {"kms:ViaService": f"{service}.{get_region()}.amazonaws.com"}
+    context = {"kms:ViaService": f"{service}.{get_region()}.amazonaws.com", **(more or {})}
     denials = (refusal(access_key, action, record["Arn"], context) for action in actions)
     return next(filter(None, denials), None)
 

@@ -105,7 +105,7 @@ class LocalAws:
         object_keys.install()
         self._object_files.install()
         stack_rights.install()
-        service_keys.install()
+        service_keys.install(self._sagemaker, stack_rights.actor)
         principals.install()
         passed_roles.install()
         self._access_logs.install()

@@ -93,13 +93,16 @@ ON_ENDPOINT = allow("sagemaker:InvokeEndpoint", arn("sagemaker", "endpoint/mine"
 IN_LAMBDA = allow(["lambda:List*", "lambda:DeleteFunction"])
 INSIDE = allow("s3:ListAllMyBuckets", Condition={"IpAddress": {"aws:SourceIp": "10.0.0.0/8"}})
 GRANT = {"UserName": "other", "PolicyName": "x", "PolicyDocument": json.dumps(policy(allow("*")))}
+MATES, PROFILE, PATH = "arn:aws:iam::000000000000:*/team/*", {"InstanceProfileName": "mate"}, {"Path": "/team/"}
+OUTSIDE = [allow(["iam:*", "sts:*"]), deny("*", MATES)]
 USERS = "Action=ListUsers"
 TRICK = "Action=CreateUser&UserName=trick"
 #: In place of the hash of a body.
 UNSIGNED = ("UNSIGNED-PAYLOAD", "STREAMING-UNSIGNED-PAYLOAD-TRAILER")
 OTHER_BODIES = ("unsigned-payload", "STREAMING-AWS4-ECDSA-P256-SHA256-PAYLOAD", hashlib.sha256().hexdigest())
 TRICK_BODY = form("iam", body=f"{TRICK}&Version=2010-05-08")
-ROLE = {"Version": "2011-06-15", "RoleArn": "arn:aws:iam::000000000000:role/federated"}
+ROLES = "arn:aws:iam::000000000000:role"
+ROLE = {"Version": "2011-06-15", "RoleArn": f"{ROLES}/federated"}
 WEB_IDENTITY = {"RoleSessionName": "s", "WebIdentityToken": "e30.eyJpc3MiOiJodHRwczovL2FjY291bnRzLmdvb2dsZS5jb20ifQ."}
 SAML = {"PrincipalArn": "arn:aws:iam::000000000000:saml-provider/p", "SAMLAssertion": "eA=="}
 KEY_NAMES = ("KEY_ARN", "KEY_ID", "alias/other", arn("kms", "alias/other"))
@@ -171,6 +174,22 @@ ATTACKS: list[tuple[list[Statement], list[Request]]] = [
             form("iam", Action="PutUserPolicy", RoleName="own", **GRANT),
             form("iam", Action="CreateAccessKey", RoleName="own", UserName="other"),
             form("iam", Action="CreateAccessKey", rolename="own", UserName="other"),
+        ],
+    ),
+    (
+        OUTSIDE,
+        [
+            form("iam", Action="UpdateAssumeRolePolicy", RoleName="mate", PolicyDocument="{}"),
+            form("iam", Action="UpdateUser", UserName="other", NewPath="/team/"),
+            form("iam", Action="AddUserToGroup", UserName="other", GroupName="mate"),
+            form("iam", Action="AddRoleToInstanceProfile", RoleName="federated", **PROFILE),
+            form("iam", Action="CreatePolicy", PolicyName="p", PolicyDocument=json.dumps(policy(allow("*"))), **PATH),
+            *(form("iam", Action=f"Delete{kind}", **{f"{kind}Name": "mate"}) for kind in ("User", "Group", "Role")),
+            *(form("iam", Action=f"Create{kind}", **{f"{kind}Name": "new"}, **PATH) for kind in ("User", "Group")),
+            *(
+                form("sts", Action="AssumeRole", Version="2011-06-15", RoleSessionName="s", RoleArn=f"{ROLES}/{name}")
+                for name in ("team/mate", "mate", "other/mate")
+            ),
         ],
     ),
     (
@@ -265,6 +284,8 @@ ALLOWED: list[tuple[list[Statement], Request]] = [
     ([objects("s3:DeleteObject", "free")], deletion("<Quiet>true</Quiet><Object><Key>free</Key></Object>")),
     ([OWN_PARAMETERS], post("ssm", "AmazonSSM.GetParameters", Names=["/own/p", "/own/p:1"])),
     ([OWN_TOPIC], form("sns", Action="Publish", TopicArn=arn("sns", "own"), Message="x")),
+    ([allow("iam:GetRole", f"{ROLES}/team/*")], form("iam", Action="GetRole", RoleName="mate")),
+    (OUTSIDE, form("iam", Action="GetUser", UserName="other")),
     ([ON_FUNCTION], invoke("victim")),
     *(([ON_ALIAS], request) for request in (invoke("victim:prod"), invoke("victim", "?Qualifier=prod"))),
     ([ON_ENDPOINT], rest("sagemaker", "POST", "/endpoints/mine/invocations", "{}")),

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 from urllib.parse import quote
 
 import pytest
 from botocore.config import Config
-from local_aws_harness import LocalAws, policy, refused
+from emulator_fixtures import training_job, tuning_job
+from local_aws_harness import LocalAws, policy, refused, trust
 
 SERVICES = {"Action": ["s3:*", "ssm:*"], "Resource": "*"}
 THROUGH = {"StringEquals": {"kms:ViaService": [f"{name}.us-east-1.amazonaws.com" for name in ("s3", "ssm")]}}
@@ -119,3 +121,54 @@ def test_a_key_that_is_to_be_deleted_takes_its_objects_with_it(aws: LocalAws, ke
     kms.cancel_key_deletion(KeyId=doomed)
     kms.enable_key(KeyId=doomed)
     assert s3.get_object(**named)["Body"].read() == b"1"
+
+
+def with_volumes(aws: LocalAws, key: str, role: str) -> list[tuple[str, dict[str, Any]]]:
+    """Requests for instances whose volumes have the key; the last has no role that could hand it on."""
+    container = {"Image": "000000000000.dkr.ecr.us-east-1.amazonaws.com/i:1"}
+    aws.sagemaker.create_model(ModelName="volumes", ExecutionRoleArn=role, PrimaryContainer=container)
+    variant = {"VariantName": "v", "ModelName": "volumes", "InstanceType": "ml.m5.large", "InitialInstanceCount": 1}
+    aws.sagemaker.create_endpoint_config(EndpointConfigName="volumes", ProductionVariants=[variant], KmsKeyId=key)
+    encrypted = {"InstanceType": "ml.m5.large", "InstanceCount": 1, "VolumeKmsKeyId": key}
+    training = training_job(
+        "volumes", RoleArn=role, ResourceConfig={**encrypted, "VolumeSizeInGB": 1}
+    )
+    tuning = tuning_job(HyperParameterTuningJobName="volumes")
+    tuning["TrainingJobDefinition"] |= {name: training[name] for name in ("RoleArn", "ResourceConfig")}
+    transform = {
+        **{
+            "TransformJobName": "volumes",
+            "ModelName": "volumes",
+            "TransformOutput": {"S3OutputPath": "s3://vault/out"},
+        },
+        "TransformInput": {"DataSource": {"S3DataSource": {"S3DataType": "S3Prefix", "S3Uri": "s3://vault/none"}}},
+        "TransformResources": encrypted,
+    }
+    notebook = {"NotebookInstanceName": "volumes", "InstanceType": "ml.t3.medium", "RoleArn": role, "KmsKeyId": key}
+    return [
+        ("create_training_job", training),
+        ("create_hyper_parameter_tuning_job", tuning),
+        ("create_transform_job", transform),
+        ("create_notebook_instance", notebook),
+        ("create_endpoint", {"EndpointName": "volumes", "EndpointConfigName": "volumes"}),
+    ]
+
+
+def test_the_key_of_a_volume_is_handed_on_by_a_grant_of_the_caller_or_the_role(aws: LocalAws, key: str) -> None:
+    aws.role("volumes", trust("sagemaker.amazonaws.com"))
+    role = aws.iam.get_role(RoleName="volumes")["Role"]["Arn"]
+    working = {"Action": ["sagemaker:*", "iam:PassRole"], "Resource": "*"}
+    grant = {"Action": "kms:CreateGrant", "Resource": key, "Condition": {"Bool": {"kms:GrantIsForAWSResource": "true"}}}
+    without, holder = aws.user("ungranting", policy(working)), aws.user("granting", policy(working, grant))
+    *by_role, endpoint = with_volumes(aws, key, role)
+    for operation, request in (*by_role, endpoint):
+        call = getattr(aws.client("sagemaker", without), operation)
+        refused(call, f"not authorized to perform: kms:CreateGrant on resource: {key}", **request)
+    stack = {"Type": "AWS::SageMaker::NotebookInstance", "Properties": by_role[-1][1]}
+    stranger = aws.user("stacking", policy(working, {"Action": "cloudformation:*", "Resource": "*"}))
+    assert "kms:CreateGrant" in aws.deploy("volumes", {"Resources": {"It": stack}}, key=stranger)["Reasons"]
+    assert aws.sagemaker.list_training_jobs(NameContains="volumes")["TrainingJobSummaries"] == []
+    aws.client("sagemaker", holder).create_endpoint(**endpoint[1])
+    aws.iam.put_role_policy(RoleName="volumes", PolicyName="p", PolicyDocument=json.dumps(policy(grant)))
+    for operation, request in by_role:
+        getattr(aws.client("sagemaker", without), operation)(**request)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
+from botocore import xform_name
 from local_aws_harness import SAGEMAKER_TRUST, LocalAws, policy
 from waiting import wait_until
 
@@ -23,6 +24,10 @@ def make_targets(aws: LocalAws) -> dict[str, str]:
     for key in OBJECTS:
         s3.put_object(Bucket="victim", Key=key, Body=SECRET)
     aws.client("iam").create_user(UserName="other")
+    for kind in ("User", "Group", "InstanceProfile"):
+        getattr(aws.client("iam"), f"create_{xform_name(kind)}")(**{f"{kind}Name": "mate", "Path": "/team/"})
+    trusted = json.dumps(policy({"Principal": {"AWS": "000000000000"}, "Action": "sts:AssumeRole"}))
+    aws.client("iam").create_role(RoleName="mate", Path="/team/", AssumeRolePolicyDocument=trusted)
     federated = {"Principal": {"Federated": "accounts.google.com"}, "Action": "sts:AssumeRoleWith*"}
     aws.role("federated", policy(federated), policy({"Action": "*", "Resource": "*"}))
     for name, value in (("own", "own"), ("other", SECRET)):
@@ -57,6 +62,7 @@ def account(aws: LocalAws) -> list[Any]:
     return [
         [name for user in iam.list_users()["Users"] if not (name := user["UserName"]).startswith("attacker-")],
         [role["RoleName"] for role in iam.list_roles()["Roles"]],
+        *(iam.get_paginator(f"list_{kind}").paginate().build_full_result() for kind in ("groups", "instance_profiles")),
         iam.list_access_keys(UserName="other")["AccessKeyMetadata"],
         iam.list_user_policies(UserName="other")["PolicyNames"],
         [bucket["Name"] for bucket in s3.list_buckets()["Buckets"]],
