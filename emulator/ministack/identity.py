@@ -6,6 +6,10 @@ import json
 import secrets
 from typing import Any
 
+from ministack.core import iam_evaluator
+from ministack.core.iam_evaluator import EvalContext
+from ministack.services import iam, sts
+
 from emulator.ministack.door.principals import listed
 from emulator.platform.errors import ServiceError
 from emulator.platform.running.layout import access_key_id
@@ -17,8 +21,6 @@ def open_session(service: str, role_arn: str, session_name: str) -> dict[str, st
     The session ends with the server only: a process cannot be handed new environment variables, as containers are.
     A role that does not exist, or does not trust the service, is a ValidationException.
     """
-    from ministack.services import sts
-
     account, role = _role(role_arn)
     if role is None or not _trusts(role, service, account):
         raise ServiceError(
@@ -45,8 +47,6 @@ def open_session(service: str, role_arn: str, session_name: str) -> dict[str, st
 
 
 def _role(role_arn: str) -> tuple[str, dict[str, Any] | None]:
-    from ministack.services import iam
-
     fields = role_arn.split(":", 5)
     if len(fields) != 6 or fields[2] != "iam" or not fields[5].startswith("role/"):
         return "", None
@@ -59,8 +59,6 @@ def _trusts(role: dict[str, Any], service: str, account: str) -> bool:
 
     MiniStack evaluates trust policies for IAM principals only, so what names the service is put as naming everybody.
     """
-    from ministack.core.iam_evaluator import EvalContext, evaluate_trust_policy
-
     document = json.loads(role["AssumeRolePolicyDocument"])
     applicable = [
         {**statement, "Principal": "*"}
@@ -69,4 +67,4 @@ def _trusts(role: dict[str, Any], service: str, account: str) -> bool:
     ]
     keys = {"aws:sourceaccount": account}
     context = EvalContext(service, "Service", account, "sts:AssumeRole", role["Arn"], "", service_context=keys)
-    return bool(evaluate_trust_policy({**document, "Statement": applicable}, service, context))
+    return bool(iam_evaluator.evaluate_trust_policy({**document, "Statement": applicable}, service, context))

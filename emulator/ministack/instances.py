@@ -17,6 +17,9 @@ from typing import Any
 from urllib.parse import urlencode
 
 from botocore.serialize import create_serializer
+from ministack.core.responses import get_account_id, get_region
+from ministack.core.router import extract_access_key_id
+from ministack.services import ec2, iam
 
 from emulator.ec2.instance import InstanceRun, LaunchedInstance, console_output, remove_leftovers
 from emulator.ministack.door.enforcement import refusal
@@ -56,8 +59,6 @@ class Instances:
 
     def start(self) -> None:
         """End the instances that the last server ran: their machine is gone."""
-        from ministack.services import ec2
-
         for record in list(ec2._instances._data.values()):
             if record["State"]["Name"] == "running":
                 _end(record, "terminate")
@@ -75,10 +76,6 @@ class Instances:
     async def _handle(
         self, inner: Handler, method: str, path: str, headers: Any, body: bytes, query: Mapping[str, Any]
     ) -> Response:
-        from ministack.core.responses import get_account_id, get_region
-        from ministack.core.router import extract_access_key_id
-        from ministack.services import ec2, iam
-
         parameters = {name: values[0] for name, values in {**query, **form(body)}.items()}
         action = parameters.get("Action")
         if action == "GetConsoleOutput":
@@ -120,8 +117,6 @@ class Instances:
         return response
 
     def _launch(self, instance_id: str, launch: Parameters, role: dict[str, Any] | None, caller: Caller) -> None:
-        from ministack.services import ec2
-
         record = ec2._instances[instance_id]
         behavior = launch.get("InstanceInitiatedShutdownBehavior", "stop")
 
@@ -152,8 +147,6 @@ class Instances:
             run.start()
 
     def _console(self, parameters: Parameters) -> Response:
-        from ministack.services import ec2
-
         instance_id = parameters.get("InstanceId", "")
         if instance_id not in ec2._instances:
             return ec2._error("InvalidInstanceID.NotFound", f"The instance ID '{instance_id}' does not exist", 400)  # type: ignore[no-any-return]

@@ -7,6 +7,9 @@ import json
 from collections.abc import Callable
 from typing import Any
 
+from ministack.core.responses import error_response_json
+from ministack.services import codebuild, lambda_svc
+
 from emulator.ministack.cloudformation.resources import handler_message
 from emulator.ministack.functions.corrections import wrap_handlers
 from emulator.ministack.functions.provisioned import provisioned_in, version_of
@@ -22,8 +25,6 @@ _SIZES = {"SMALL": "Small", "MEDIUM": "Medium", "LARGE": "Large", "XLARGE": "XLa
 
 def install(quotas: Quotas) -> Callable[[], int]:
     """Refuse what goes beyond the account's quotas; return what counts the unreserved concurrency."""
-    from ministack.services import codebuild
-
     concurrency = _Concurrency(quotas.limit(CONCURRENT_EXECUTIONS))
     concurrency.install()
     around(codebuild, "_start_build", functools.partial(_start_build, quotas))
@@ -39,8 +40,6 @@ class _Concurrency:
 
     def install(self) -> None:
         """Stand before MiniStack's Lambda, and before the functions and aliases of its CloudFormation."""
-        from ministack.services import lambda_svc
-
         # What MiniStack thinks that this machine can bear holds as well.
         lambda_svc._ACCOUNT_CONCURRENCY_CAP = min(lambda_svc._ACCOUNT_CONCURRENCY_CAP or self._limit, self._limit)
         around(lambda_svc, "_get_account_settings", self._account_settings)
@@ -70,8 +69,6 @@ class _Concurrency:
 
     def unreserved(self, but: str = "") -> int:
         """Count what is left when every function but one has what it has reserved."""
-        from ministack.services import lambda_svc
-
         taken = (
             provisioned_in(function) if function.get("concurrency") is None else int(function["concurrency"])
             for name, function in lambda_svc._functions.items()
@@ -80,8 +77,6 @@ class _Concurrency:
         return self._limit - sum(taken)
 
     def _reservation(self, name: str, request: Any) -> str | None:
-        from ministack.services import lambda_svc
-
         if (reserved := request.get("ReservedConcurrentExecutions")) is None:
             return None
         provisioned = provisioned_in(lambda_svc._functions.get(name) or {})
@@ -95,8 +90,6 @@ class _Concurrency:
         return None
 
     def _provisioning(self, name: str, qualifier: str, request: Any) -> str | None:
-        from ministack.services import lambda_svc
-
         function = lambda_svc._functions.get(name) or {}
         if not qualifier or "$LATEST" in (qualifier, version_of(function, qualifier)):
             return "Provisioned Concurrency Configs cannot be applied to unpublished function versions."
@@ -119,9 +112,6 @@ class _Concurrency:
 
 
 def _unless(reason: Callable[..., str | None], inner: Callable[..., Response], name: str, *arguments: Any) -> Response:
-    from ministack.core.responses import error_response_json
-    from ministack.services import lambda_svc
-
     if name in lambda_svc._functions and (refused := reason(name, *arguments)):
         return error_response_json("InvalidParameterValueException", refused)  # type: ignore[no-any-return]
     return inner(name, *arguments)
@@ -136,8 +126,6 @@ def _weighted(name: str, *arguments: Any) -> str | None:
 
 def _provisioned_concurrency(inner: Callable[..., Response], name: str, qualifier: str | None) -> Response:
     """GetProvisionedConcurrencyConfig, which has a qualifier, and ListProvisionedConcurrencyConfigs, which has none."""
-    from ministack.services import lambda_svc
-
     if qualifier or name not in lambda_svc._functions:
         return inner(name, qualifier)
     configs = lambda_svc._functions[name].get("provisioned_concurrency", {})
@@ -153,9 +141,6 @@ def _fail(reason: str | None) -> None:
 
 
 def _start_build(quotas: Quotas, inner: Callable[[Any], Response], request: Any) -> Response:
-    from ministack.core.responses import error_response_json
-    from ministack.services import codebuild
-
     environment = codebuild._projects.get(request.get("projectName", ""), {}).get("environment", {})
     size = (request.get("computeTypeOverride") or environment.get("computeType", "")).removeprefix("BUILD_GENERAL1_")
     machine = request.get("environmentTypeOverride") or environment.get("type")

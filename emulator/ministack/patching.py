@@ -6,6 +6,8 @@ import functools
 from collections.abc import Callable
 from typing import Any
 
+from ministack import app
+
 
 def around(module: Any, name: str, replacement: Callable[..., Any]) -> None:
     """Have `replacement` called for a function of a module, with that function as its first argument."""
@@ -14,6 +16,4 @@ def around(module: Any, name: str, replacement: Callable[..., Any]) -> None:
 
 def around_service(service: str, replacement: Callable[..., Any]) -> None:
     """Have `replacement` called for the handler of a service, by MiniStack's name."""
-    from ministack import app
-
     app.SERVICE_HANDLERS[service] = functools.partial(replacement, app.SERVICE_HANDLERS[service])

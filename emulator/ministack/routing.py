@@ -8,6 +8,9 @@ from collections.abc import Callable, Mapping
 from typing import Any
 from urllib.parse import unquote
 
+from ministack import app
+from ministack.core import iam_actions, router
+
 from emulator.ministack.door import available, enforcement, named_resources, operations
 from emulator.ministack.patching import around
 from emulator.platform.awsapi import Caller, Service
@@ -19,9 +22,6 @@ _INVOCATION = re.compile(r"/endpoints/(?P<name>[^/]+)/.+")
 
 def install(services: Mapping[str, Service], runtime: Any) -> None:
     """Register services, by botocore's names, and the runtime of SageMaker's endpoints with MiniStack."""
-    from ministack import app
-    from ministack.core import iam_actions, router
-
     available.install()
     for name, service in services.items():
         prefix = f"{service.model.metadata['targetPrefix']}."

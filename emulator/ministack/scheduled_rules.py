@@ -8,6 +8,9 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Any
 
+from ministack.core.responses import error_response_json, get_region
+from ministack.services import eventbridge
+
 from emulator.ministack.door.enforcement import service_may
 from emulator.ministack.functions.corrections import wrap_handlers
 from emulator.ministack.patching import around
@@ -25,7 +28,6 @@ _TARGET_MEMBERS = frozenset({"Id", "Arn", "Input", "InputPath", "InputTransforme
 
 def install(clock: Clock, monitoring: Monitoring) -> None:
     """Have rules be due by the clock, and refuse those that are no schedule of a function."""
-    from ministack.services import eventbridge
 
     def rate(inner: Callable[..., float | None], expression: str) -> float | None:
         seconds = inner(expression)
@@ -45,8 +47,6 @@ def install(clock: Clock, monitoring: Monitoring) -> None:
 
 
 def _checked(inner: Callable[[Payload], Any], request: Payload) -> Any:
-    from ministack.core.responses import error_response_json
-
     try:
         _check(request)
     except ValueError as error:
@@ -56,8 +56,6 @@ def _checked(inner: Callable[[Payload], Any], request: Payload) -> Any:
 
 def _check(request: Payload) -> None:
     """Refuse what a request, or a template's rule, has beside a schedule and functions."""
-    from ministack.services import eventbridge
-
     if request.get("EventPattern"):
         raise ValueError("The local AWS emits no events that match an EventPattern: give a ScheduleExpression.")
     if request.get("EventBusName", "default") != "default":
@@ -76,8 +74,6 @@ def _deliver(
     monitoring: Monitoring, inner: Callable[..., None], target: Payload, event: Payload, rule: Payload, *rest: Any
 ) -> None:
     """Call a target if its policy allows that to this rule; otherwise it is a failed invocation, as on AWS."""
-    from ministack.core.responses import get_region
-
     allowed = service_may(_PRINCIPAL, "lambda:InvokeFunction", target["Arn"], rule["Arn"])
     metric = "Invocations" if allowed else "FailedInvocations"
     monitoring.record(get_region(), "AWS/Events", metric, {"RuleName": rule["Name"]}, 1, "Count")

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 
+from ministack.core.responses import get_region
+from ministack.services import cloudwatch_logs, tagging
+
 _Tagged = Iterator[tuple[str, list[dict[str, str]]]]
 
 
 def install(account: str, sagemaker: Callable[[str], _Tagged]) -> None:
     """Have the tagging API list these services, too; `sagemaker` yields what there is of it in a region."""
-    from ministack.core.responses import get_region
-    from ministack.services import cloudwatch_logs, tagging
 
     def logs() -> _Tagged:
         for name, group in cloudwatch_logs._log_groups.items():

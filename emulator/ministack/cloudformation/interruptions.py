@@ -13,6 +13,11 @@ import logging
 from collections.abc import Callable, Coroutine, Iterator
 from typing import Any
 
+from ministack.core.concurrency import run_reentrant
+from ministack.core.responses import request_scope
+from ministack.services.cloudformation import _stack_events, _stacks, changesets, handlers, provisioners, stacks
+from ministack.services.cloudformation.provisioners import _REPLACING_PROPERTIES
+
 from emulator.ministack.cloudformation import stack_rights
 from emulator.ministack.cloudformation.resource_types import sagemaker_types
 from emulator.ministack.cloudformation.resources import caller
@@ -33,16 +38,12 @@ _KEPT = ("template", "param_values", "tags", "is_update", "previous_stack", "ret
 
 def install() -> None:
     """Keep on the stack what its operation was called with, from the request for it to its end."""
-    from ministack.services.cloudformation import changesets, handlers, stacks
-
     signature = inspect.signature(stacks._deploy_stack_async)
 
     # Neither of the first two is a coroutine function: what they keep has to be there before the request is answered,
     # not when the task comes to its turn.
 
     def deploy(inner: Callable[..., Any], *args: Any, **kwargs: Any) -> Coroutine[Any, Any, None]:
-        from ministack.services.cloudformation import _stack_events, _stacks
-
         call = signature.bind(*args, **kwargs)
         call.apply_defaults()
         stack = _stacks[call.arguments["stack_name"]]
@@ -59,15 +60,11 @@ def install() -> None:
         return run()
 
     def delete(inner: Callable[..., Any], stack_name: str, *args: Any, **kwargs: Any) -> Coroutine[Any, Any, None]:
-        from ministack.services.cloudformation import _stacks
-
         if (stack := _stacks.get(stack_name)) is not None:
             stack.update(StackStatus="DELETE_IN_PROGRESS", _actor=stack_rights.actor())
         return inner(stack_name, *args, **kwargs)  # type: ignore[no-any-return]
 
     def resolve_outputs(inner: Callable[..., Any], *args: Any) -> Any:
-        from ministack.services.cloudformation import _stacks
-
         resolved = inner(*args)
         if operation := (_stacks.get(args[-2]) or {}).get(_KEY):
             operation["all_made"] = True  # what is left is to clean up
@@ -82,9 +79,6 @@ def install() -> None:
 
 def recover(sagemaker: Service) -> None:
     """Bring every stack that was in the middle of something to an end; call it on the event loop, after the restore."""
-    from ministack.core.responses import request_scope
-    from ministack.services.cloudformation import _stacks, stacks
-
     for (account, region, name), stack in list(_stacks._data.items()):
         status = stack.get("StackStatus", "")
         if status.endswith("_IN_PROGRESS") and status != "REVIEW_IN_PROGRESS":
@@ -93,9 +87,6 @@ def recover(sagemaker: Service) -> None:
 
 
 async def _end(sagemaker: Service, name: str, stack: Stack) -> None:
-    from ministack.core.concurrency import run_reentrant
-    from ministack.services.cloudformation import stacks
-
     stack_id, status = stack["StackId"], stack["StackStatus"]
     stack_rights.resume(stack)
     # Kept until the end, for this server may die as well.
@@ -132,8 +123,6 @@ async def _end(sagemaker: Service, name: str, stack: Stack) -> None:
 
 def _half_updated(stack_id: str, events_before: int) -> set[str]:
     """The resources whose update, or whose way back, did not come to its end."""
-    from ministack.services.cloudformation import _stack_events
-
     events = (_stack_events.get(stack_id) or [])[events_before:]
     last = {event["LogicalResourceId"]: event["ResourceStatus"] for event in events}
     return {logical_id for logical_id, status in last.items() if status in ("UPDATE_IN_PROGRESS", "UPDATE_FAILED")}
@@ -141,8 +130,6 @@ def _half_updated(stack_id: str, events_before: int) -> set[str]:
 
 def _without_settable(record: dict[str, Any]) -> dict[str, Any]:
     """The record of a resource whose properties may be any, so that a rollback sets all that can be set."""
-    from ministack.services.cloudformation.provisioners import _REPLACING_PROPERTIES
-
     fixed = _REPLACING_PROPERTIES.get(record["ResourceType"], ())
     return {**record, "Properties": {key: value for key, value in record["Properties"].items() if key in fixed}}
 
@@ -153,8 +140,6 @@ def _identity(record: dict[str, Any]) -> str:
 
 def _delete_unrecorded(sagemaker: Service, stack_id: str, *recorded: Records) -> None:
     """Delete what the stack had made but has no record of; its tags tell whose it is."""
-    from ministack.services.cloudformation import provisioners
-
     kept = {_identity(record) for records in recorded for record in records.values()}
     # Made last, deleted first: a resource comes after those that it refers to.
     for resource in reversed(sagemaker_types(sagemaker)):

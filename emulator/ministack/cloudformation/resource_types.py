@@ -6,6 +6,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from ministack.services.cloudformation import provisioners, stacks
+
 from emulator.ministack.cloudformation.resources import (
     Created,
     NamedResource,
@@ -89,8 +91,6 @@ def install(services: Mapping[str, Service], checkpoint: Callable[[], None]) -> 
     `checkpoint` is called before anything is made, changed or deleted, to save what the stack is about to do: our
     services save what they do at once, and after the death of the server the two must fit together.
     """
-    from ministack.services.cloudformation import provisioners, stacks
-
     scaling = services["application-autoscaling"]
     added: list[Any] = [*sagemaker_types(services["sagemaker"]), ScalableTarget(scaling), ScalingPolicy(scaling)]
     added += map(RecordOnly, RECORD_ONLY)

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from botocore.model import ListShape, MapShape, Shape, StructureShape
+from ministack.core.responses import get_account_id, get_region
 
 from emulator.platform.awsapi import Caller, Payload, Service
 from emulator.platform.errors import ServiceError
@@ -32,8 +33,6 @@ _STOPPED = "Stopped"
 
 def caller() -> Caller:
     """In whose account and region the stack operation at hand acts."""
-    from ministack.core.responses import get_account_id, get_region
-
     return Caller(get_account_id(), get_region())
 
 

@@ -7,6 +7,12 @@ from collections.abc import Callable, Iterator, Mapping
 from contextvars import ContextVar
 from typing import Any
 
+from ministack.core.responses import error_response_xml
+from ministack.core.router import extract_access_key_id
+from ministack.services import lambda_svc, s3, ssm
+from ministack.services.cloudformation import changesets, engine, handlers, provisioners, stacks
+from ministack.services.cloudformation.engine import _resolve_refs
+
 from emulator.ministack import identity
 from emulator.ministack.cloudformation.resources import handler_message
 from emulator.ministack.door import passed_roles, service_keys
@@ -42,9 +48,6 @@ _CUSTOM = ("Custom::", "AWS::CloudFormation::CustomResource")
 
 def install() -> None:
     """Ask IAM before CloudFormation makes, changes or deletes a resource."""
-    from ministack.services import lambda_svc, s3, ssm
-    from ministack.services.cloudformation import changesets, engine, handlers, provisioners, stacks
-
     for service in ("cloudformation", "lambda", "sagemaker"):
         around_service(service, _as_caller)
     lambda_svc._fetch_code_from_s3 = _code
@@ -88,16 +91,12 @@ def _read(named: Callable[..., _Named], inner: Callable[..., Any], *arguments: A
 
 
 def _parameter(name: str, *_: Any, **__: Any) -> _Named:
-    from ministack.services import ssm
-
     record = ssm._lookup_parameter(name, allow_arn_region=True, flexible_name=True)[1]
     return ("ssm:GetParameters", record["ARN"], record["KeyId"]) if record else None
 
 
 def _object(bucket: str, key: str, version_id: str | None = None) -> _Named:
     """The object that a template or the code of a function is read from."""
-    from ministack.services import s3
-
     record = (s3._buckets.get(bucket) or {}).get("objects", {}).get(key) or {}
     action = "s3:GetObjectVersion" if version_id else "s3:GetObject"
     return action, f"arn:aws:s3:::{bucket}/{key}", record.get("preserved_headers", {}).get(KEY_HEADER)
@@ -105,8 +104,6 @@ def _object(bucket: str, key: str, version_id: str | None = None) -> _Named:
 
 def _code(bucket: str, key: str, version_id: str | None = None) -> Any:
     """Read the code of a function or a layer; MiniStack makes the function without it."""
-    from ministack.services import s3
-
     reading = "Error occurred while GetObject. S3 Error Code"
     try:
         data = s3._get_object_data(bucket, key, version_id)
@@ -119,7 +116,6 @@ def _code(bucket: str, key: str, version_id: str | None = None) -> Any:
 
 def _evaluate_conditions(inner: Callable[..., Any], template: dict[str, Any], params: Any) -> Any:
     """Evaluate Fn::Join in conditions, by which the CDK chooses the policies of the role that it deploys with."""
-    from ministack.services.cloudformation.engine import _resolve_refs
 
     def joined(value: Any) -> Any:
         if isinstance(value, list):
@@ -136,8 +132,6 @@ def _evaluate_conditions(inner: Callable[..., Any], template: dict[str, Any], pa
 async def _as_caller(
     inner: Callable[..., Any], method: str, path: str, headers: dict[str, str], body: bytes, query: Any
 ) -> Any:
-    from ministack.core.router import extract_access_key_id
-
     token = _acting.set(extract_access_key_id(headers, query))
     try:
         return await inner(method, path, headers, body, query)
@@ -149,8 +143,6 @@ async def _as_caller(
 
 def _as_role(inner: Callable[[Any], Any], params: Any) -> Any:
     """Act with the role that is passed, or with that of the change set or the stack, which keeps it."""
-    from ministack.core.responses import error_response_xml
-    from ministack.services.cloudformation import changesets, handlers
 
     def record() -> dict[str, Any]:
         stack_name, change_set = handlers._p(params, "StackName"), handlers._p(params, "ChangeSetName")

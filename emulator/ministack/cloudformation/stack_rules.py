@@ -8,6 +8,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+from ministack.services import cloudwatch, cloudwatch_logs, ecr, iam, lambda_svc
+from ministack.services.cloudformation import _change_sets, _exports, _stacks, handlers, stacks
+
 from emulator.ministack.cloudformation.resources import handler_message
 from emulator.ministack.functions.corrections import wrap_handlers
 from emulator.ministack.patching import around
@@ -20,8 +23,6 @@ _EMPTY = ("DELETE_COMPLETE", "REVIEW_IN_PROGRESS", "ROLLBACK_COMPLETE")
 
 
 def install() -> None:
-    from ministack.services.cloudformation import handlers, stacks
-
     wrap_handlers("AWS::IAM::Role", _check_boundary, _set_boundary)
     create = handlers._ACTION_HANDLERS["CreateChangeSet"]
     handlers._ACTION_HANDLERS["CreateChangeSet"] = lambda params: _create_change_set(create, params)
@@ -30,16 +31,12 @@ def install() -> None:
 
 
 def _check_boundary(name: str, properties: Any) -> None:
-    from ministack.services import iam
-
     boundary = properties.get("PermissionsBoundary")
     if boundary and not iam._policy_exists(boundary):
         raise ValueError(handler_message(f"Scope ARN: {boundary} does not exist or is not attachable.", "NotFound"))
 
 
 def _set_boundary(name: str, attributes: Any, properties: Any) -> Any:
-    from ministack.services import iam
-
     iam._roles[name]["PermissionsBoundary"] = properties.get("PermissionsBoundary")
     return attributes
 
@@ -49,7 +46,6 @@ def _create_change_set(inner: Callable[[Any], Any], params: Any) -> Any:
 
     An export that another stack is about to import is such a change, and the CDK deploys one after the other.
     """
-    from ministack.services.cloudformation import _change_sets, _stacks
 
     def outputs(record: dict[str, Any]) -> Any:
         return record.get("_template", {}).get("Outputs", {})
@@ -68,8 +64,6 @@ def _provision_resource(
     inner: Callable[..., Any], resource_type: str, logical_id: str, properties: Any, stack_name: str
 ) -> Any:
     """Refuse to create a resource whose name is taken, where MiniStack's CloudFormation would write over it."""
-    from ministack.services import cloudwatch, cloudwatch_logs, ecr, iam, lambda_svc
-
     named = {
         "AWS::CloudWatch::Alarm": ("AlarmName", cloudwatch._alarms),
         "AWS::ECR::Repository": ("RepositoryName", ecr._repositories),
@@ -90,8 +84,6 @@ def _resolve_stack_outputs(inner: Callable[..., tuple[Any, Exports]], *args: Any
     Outputs are resolved when every resource of the update is done and nothing is cleaned up yet, which is when AWS
     finds this out as well.
     """
-    from ministack.services.cloudformation import _exports, _stacks
-
     outputs, new = inner(*args)
     stack_id: str = args[-1]
     old = {name: export for name, export in _exports.items() if export["StackId"] == stack_id}
@@ -111,8 +103,6 @@ def _resolve_stack_outputs(inner: Callable[..., tuple[Any, Exports]], *args: Any
 
 
 def _importer(export: str) -> str | None:
-    from ministack.services.cloudformation import _stacks, handlers
-
     for name, stack in _stacks.items():
         if stack["StackStatus"] not in _EMPTY and export in handlers._imported_export_names(stack, name):
             return str(name)

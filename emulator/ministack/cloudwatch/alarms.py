@@ -11,6 +11,9 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 
+from ministack.core.responses import get_region, request_scope
+from ministack.services import cloudwatch
+
 from emulator.ministack.cloudwatch import notifications
 from emulator.ministack.cloudwatch.metrics import Metrics, step
 from emulator.ministack.cloudwatch.requests import Requests
@@ -50,8 +53,6 @@ class CloudWatch:
 
     def install(self) -> None:
         """Take MiniStack's own checks away, which look at everything published under a metric's name."""
-        from ministack.services import cloudwatch
-
         self.metrics.install()
         self.requests.install()
         cloudwatch._evaluate_alarm = lambda alarm: None
@@ -82,8 +83,6 @@ class CloudWatch:
         self.requests.call("DeleteAlarms", {"AlarmNames": list(names)}, Caller(self._account, region))
 
     def alarm_state(self, region: str, name: str) -> str | None:
-        from ministack.services import cloudwatch
-
         place = (self._account, region, name)
         alarm = cloudwatch._alarms._data.get(place) or cloudwatch._composite_alarms._data.get(place)
         return alarm["StateValue"] if alarm else None
@@ -93,9 +92,6 @@ class CloudWatch:
 
     def check(self) -> None:
         """Keep what was recorded, check the alarms whose time it is, and carry out actions."""
-        from ministack.core.responses import request_scope
-        from ministack.services import cloudwatch
-
         changed, now = self.metrics.flush(), time.time()
         for (account, region, name), alarm in list(cloudwatch._alarms._data.items()):
             every = self._clock.seconds(step(alarm["Period"]))
@@ -116,8 +112,6 @@ class CloudWatch:
 
     def _check(self, region: str, alarm: Payload, end: float) -> bool:
         """Check one alarm at the end of a period; whether it changed."""
-        from ministack.services import cloudwatch
-
         rule = AlarmRule.of(alarm)
         length = self._clock.seconds(rule.period)
         start = end - rule.evaluation_range * length
@@ -143,8 +137,6 @@ class CloudWatch:
 
     def _dispatch(self, inner: Callable[..., None], alarm: Payload, before: str, state: str, reason: str) -> None:
         """Carry out the actions of a changed alarm: MiniStack tells topics, we call the functions of `on_alarm`."""
-        from ministack.core.responses import get_region
-
         topics = [arn for arn in _actions(alarm, state) if arn.startswith("arn:aws:sns:")]
         refusals = {arn: notifications.refusal(arn, alarm["AlarmArn"]) for arn in topics}
         told = [arn for arn, refused in refusals.items() if refused is None]
@@ -167,8 +159,6 @@ def _actions(alarm: Payload, state: str) -> list[str]:
 
 
 def _note_action(alarm: Payload, arn: str, refused: str | None) -> None:
-    from ministack.services import cloudwatch
-
     done = f"Successfully executed action {arn}"
     if refused:
         done = f'Failed to execute action {arn}. Received error: "{refused}"'

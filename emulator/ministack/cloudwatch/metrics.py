@@ -9,6 +9,9 @@ import time
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from ministack.core.responses import get_region
+from ministack.services import cloudwatch
+
 from emulator.platform.clock import Clock
 
 #: AWS's periods begin at whole minutes, those of high resolution (below a minute) at every tenth second.
@@ -41,8 +44,6 @@ class Metrics:
 
     def install(self) -> None:
         """Let MiniStack's own metrics be gathered, too, and its store bear that many threads write to it."""
-        from ministack.core.responses import get_region
-        from ministack.services import cloudwatch
 
         def record(namespace: str, name: str, value: float, unit: str = "None", dimensions: Any = None) -> None:
             self.record(get_region(), namespace, name, dimensions or {}, value, unit)
@@ -53,8 +54,6 @@ class Metrics:
 
     def evict(self) -> None:
         """Let go of points that AWS would not keep; for the start, when nobody writes."""
-        from ministack.services import cloudwatch
-
         oldest, kept = time.time() - _KEPT_SECONDS, cloudwatch._metrics._data
         for key, points in list(kept.items()):
             kept[key] = [point for point in points if point["Timestamp"] >= oldest]
@@ -80,8 +79,6 @@ class Metrics:
 
     def flush(self) -> bool:
         """Store what was gathered; whether there was anything."""
-        from ministack.services import cloudwatch
-
         with self._lock:
             gathered, self._gathered = self._gathered, {}
             for (region, namespace, name, unit, tick, *items), counts in gathered.items():
@@ -101,8 +98,6 @@ class Metrics:
         of AWS, and `start` and `end` are time stamps. Periods begin at `start`, rounded down to AWS's minute, or to
         ten seconds of AWS when they are shorter than a minute. With `unit`, only points that have it count.
         """
-        from ministack.services import cloudwatch
-
         self.flush()
         begins = max(1, self._tick(self.clock.seconds(step(period))))
         length = max(1, self._tick(self.clock.seconds(period)))

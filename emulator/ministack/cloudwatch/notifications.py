@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from ministack.services import kms, sns
+
 from emulator.ministack.door.enforcement import service_may
 from emulator.ministack.functions.corrections import wrap_handlers
 
@@ -23,16 +25,12 @@ def _refuse_subscriptions(identity: str, properties: Any) -> None:
 
 
 def _keep_key(arn: str, attributes: Any, properties: Any) -> Any:
-    from ministack.services import sns
-
     sns._topics[arn]["attributes"][_KEY] = properties.get(_KEY, "")
     return attributes
 
 
 def refusal(topic_arn: str, alarm_arn: str) -> str | None:
     """Say in AWS's words why a topic cannot be told, None when it can."""
-    from ministack.services import kms, sns
-
     topic = sns._topic_by_arn_any_scope(topic_arn)
     if topic is None:
         return "Topic does not exist"

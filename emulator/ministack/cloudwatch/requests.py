@@ -9,6 +9,9 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 
 from botocore import xform_name
+from ministack import app
+from ministack.core.responses import request_scope
+from ministack.services import cloudwatch
 
 from emulator.ministack.cloudwatch.metrics import Metrics, known
 from emulator.ministack.door import operations
@@ -45,8 +48,6 @@ class Requests(Service):
 
     def install(self) -> None:
         """Take the place of MiniStack's handler, and refuse a template's alarms that would never act."""
-        from ministack.services import cloudwatch
-
         around_service("monitoring", functools.partial(self._route, {*self._handlers, "PutCompositeAlarm"}))
         for name in self.model.operation_names:
             if inner := getattr(cloudwatch, f"_{xform_name(name)}", None):
@@ -57,9 +58,6 @@ class Requests(Service):
         self, ours: set[str], inner: Handler, method: str, path: str, headers: Any, body: bytes, query: Any
     ) -> Response:
         """Answer JSON here, and have MiniStack answer older clients' form; it cannot read CBOR."""
-        from ministack import app
-        from ministack.services import cloudwatch
-
         if headers.get("x-amz-target") and path == "/":
             return await self.handle(method, path, headers, body, query)
         parameters = app._routing_params(method, path, headers, body, query)
@@ -81,8 +79,6 @@ class Requests(Service):
 
     @operation("PutMetricAlarm")
     def put_metric_alarm(self, request: Payload, caller: Caller) -> Payload:
-        from ministack.services import cloudwatch
-
         _check_alarm(request)
         return _ask(cloudwatch._put_metric_alarm, request, caller)
 
@@ -133,8 +129,6 @@ class Requests(Service):
 
 
 def _ask(inner: Callable[..., Any], request: Payload, caller: Caller) -> Payload:
-    from ministack.core.responses import request_scope
-
     with request_scope(caller.account, caller.region):
         status, _, body = inner({}, request, False, True)
     answer: Payload = json.loads(body)

@@ -14,6 +14,10 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 from urllib.parse import parse_qs, quote
 
+from ministack import app
+from ministack.core import iam_evaluator, responses
+from ministack.core.sigv4 import decode_header_value
+from ministack.services import lambda_svc, s3
 from starlette.responses import Response
 
 from emulator.ministack.door import available, operations
@@ -102,8 +106,6 @@ class _Request:
     """A request as MiniStack will read it; RefusedError is raised for one that can be read in two ways."""
 
     def __init__(self, scope: Any) -> None:
-        from ministack.core.sigv4 import decode_header_value
-
         self._scope = scope
         self.method: str = scope["method"]
         self.path: str = scope["path"]
@@ -123,8 +125,6 @@ class _Request:
 
     def caller(self) -> Signature:
         """Read who says to have sent it, and refuse what is not for them, without the body."""
-        from ministack import app
-
         if self.secret:
             return NOBODY
         page = self.path.lstrip("/").startswith("_") and not self._public
@@ -143,8 +143,6 @@ class _Request:
 
     def find_key(self, signature: Signature) -> None:
         """Look for the key that has signed, before a body is taken."""
-        from ministack.core import iam_evaluator, responses
-
         key = signature.access_key_id
         found = iam_evaluator.resolve_credential(key, responses._account_from_sts_session(key) or _account(key))
         if not isinstance(found, iam_evaluator.ResolvedCredential):
@@ -152,9 +150,6 @@ class _Request:
 
     def verify(self, signature: Signature, body: bytes) -> None:
         """Compare the signature with the request."""
-        from ministack.core import iam_evaluator
-        from ministack.services import s3
-
         declared = self.headers.get("x-amz-content-sha256")
         known = declared is None or (signature.service == "s3" and _S3_PAYLOAD.fullmatch(declared))
         if not known and declared != hashlib.sha256(body).hexdigest():
@@ -175,8 +170,6 @@ class _Request:
 
     def check_operation(self, signature: Signature, body: bytes) -> None:
         """Refuse a request of which IAM could be asked one thing and another be done."""
-        from ministack import app
-
         if signature.access_key_id and not self._public:
             content = app._decompress_request_body(body, self.headers)
             parameters = app._routing_params(self.method, self.path, self.headers, content, self.query)
@@ -195,19 +188,13 @@ class _Request:
     @functools.cached_property
     def _public(self) -> bool:
         """Whether it is for a function URL, which may be open to everybody; MiniStack asks its configuration."""
-        from ministack import app
-
         return app._parse_lambda_url(self.host, self.path) is not None
 
     @functools.cached_property
     def _service(self) -> str:
-        from ministack import app
-
         return str(app.detect_service(self.method, self.path, self.headers, self.query))
 
     def _nobody(self) -> Signature:
-        from ministack import app
-
         if self.method == "OPTIONS" and self._cors_allows():
             return PREFLIGHT
         _, key = (app._s3_cors_target(self.host, self.path) if self._service == "s3" else None) or ("", "")
@@ -225,9 +212,6 @@ class _Request:
         raise _refused(403, "ForbiddenOrigin", message)
 
     def _cors_allows(self) -> bool:
-        from ministack import app
-        from ministack.services import lambda_svc
-
         url = app._parse_lambda_url(self.host, self.path)
         resolved = lambda_svc.resolve_function_url(url[0]) if url else None
         return bool(resolved and lambda_svc._function_url_cors_headers(resolved[-1], self.headers))
@@ -235,8 +219,6 @@ class _Request:
 
 def _account(access_key_id: str) -> str:
     """The account of a user's key, which is no session's."""
-    from ministack.core import iam_evaluator
-
     return iam_evaluator.find_iam_access_key_account(access_key_id) or settings.ACCOUNT
 
 

@@ -10,6 +10,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from ministack import app
+from ministack.services.cloudformation import provisioners
+
 from emulator.ministack.door import operations
 
 #: By MiniStack's name; the last line is ours.
@@ -52,9 +55,6 @@ _ONLY = {
 
 def install() -> None:
     """Take away what is not here; call it before anything else stands before a service."""
-    from ministack import app
-    from ministack.services.cloudformation import provisioners
-
     for name in set(app.SERVICE_HANDLERS) - SERVICES:
         del app.SERVICE_HANDLERS[name]
     for kind in list(provisioners._RESOURCE_HANDLERS):

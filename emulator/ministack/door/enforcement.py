@@ -10,6 +10,10 @@ from contextvars import ContextVar
 from typing import Any
 
 from botocore.loaders import Loader
+from ministack import app
+from ministack.core import iam_evaluator
+from ministack.core.iam_evaluator import AuthError, EvalContext, _resource_policy
+from ministack.core.responses import get_account_id, get_region
 
 from emulator.ministack.door.signatures import Signature
 from emulator.ministack.patching import around
@@ -33,9 +37,6 @@ further: ContextVar[list[str]] = ContextVar("further", default=[])  # noqa: B039
 
 def install() -> None:
     """Have MiniStack take nobody for root, and ask for more than it would."""
-    from ministack import app
-    from ministack.core import iam_evaluator
-
     iam_evaluator.is_root_access_key = _is_administrator
     # Asked where a signature is to be verified or not: it is.
     iam_evaluator._is_root_key = lambda key: False
@@ -46,8 +47,6 @@ def install() -> None:
 
 def failed(code: str, message: str) -> Any:
     """A refusal in MiniStack's words, which it puts in those of the service that was called."""
-    from ministack.core.iam_evaluator import AuthError
-
     return AuthError(code, message)
 
 
@@ -55,19 +54,16 @@ def answer(
     service: str, code: str, message: str, status: int | None = None, headers: Mapping[str, str] | None = None
 ) -> Response:
     """Make an error in the protocol of a service, which CloudWatch tells by the headers of the request."""
-    from ministack import app
-
     usual, found, body = app._credential_failure(service, "", str(uuid.uuid4()), failed(code, message), headers or {})
     return status or usual, found, body
 
 
 def refusal(access_key_id: str, action: str, arn: str, context: Mapping[str, str]) -> ServiceError | None:
     """Say why IAM does not let the holder of an access key do something under condition keys, None when it does."""
-    from ministack.core.iam_evaluator import AuthError, enforce
-    from ministack.core.responses import get_region
-
     service, _, _ = action.partition(":")
-    denied = enforce(access_key_id, action, service, get_region(), resource_arn=arn, service_context=context)
+    denied = iam_evaluator.enforce(
+        access_key_id, action, service, get_region(), resource_arn=arn, service_context=context
+    )
     if denied is None:
         return None
     if isinstance(denied, AuthError):
@@ -80,15 +76,12 @@ def service_may(principal: str, action: str, arn: str, source_arn: str, **more: 
 
     `more` are further condition keys of the request, in lower case.
     """
-    from ministack.core.iam_evaluator import EvalContext, _resource_policy, evaluate_resource_policy
-    from ministack.core.responses import get_account_id, get_region
-
     account = get_account_id()
     keys = {"aws:sourcearn": source_arn, "aws:sourceaccount": account, "aws:sourceowner": account, **more}
     question = EvalContext(principal, "Service", account, action, arn, get_region(), service_context=keys)
     question.secure_transport = True
     policy, _ = _resource_policy(action.partition(":")[0], arn) or (None, None)
-    return bool(evaluate_resource_policy(policy, question, service=principal).decision == "Allow")
+    return bool(iam_evaluator.evaluate_resource_policy(policy, question, service=principal).decision == "Allow")
 
 
 def _denial(denied: Any, action: str, arn: str) -> str:
@@ -100,8 +93,6 @@ def _denial(denied: Any, action: str, arn: str) -> str:
 
 def _pin_signed_request(inner: Callable[..., None], *arguments: Any) -> None:
     """Keep a request for MiniStack's check of its signature, unless the door has verified it by that very check."""
-    from ministack.core import iam_evaluator
-
     if not iam_evaluator._verified_key.get():
         inner(*arguments)
 
@@ -175,8 +166,6 @@ def _mismatch(access_key_id: str, iam_action: str, service: str, resource_arn: s
 
 def _judge_nobody(action: str, service: str, region: str, arn: str, context: Mapping[str, Any]) -> Any:
     """Ask the policy of the resource, which alone can allow something to everybody."""
-    from ministack.core import iam_evaluator
-
     if action not in _ANONYMOUS_ACTIONS:
         return failed("MissingAuthenticationToken", "Missing Authentication Token")
     policy, _ = iam_evaluator._resource_policy(service, arn) or (None, None)

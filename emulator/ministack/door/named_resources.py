@@ -11,6 +11,11 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 from urllib.parse import parse_qs, unquote
 
+from ministack.core import iam_actions
+from ministack.core.responses import get_account_id, get_region
+from ministack.services import ec2, iam, kms, lambda_svc, s3, tagging
+from ministack.services.cloudformation import _change_sets
+
 from emulator.ministack.door import operations
 from emulator.ministack.patching import around
 
@@ -27,9 +32,6 @@ _ON_INSTANCES = frozenset({"RebootInstances", "StartInstances", "StopInstances",
 
 def install() -> None:
     """Stand where MiniStack finds out what it asks IAM about a request to S3, and what tags an EC2 instance has."""
-    from ministack.core import iam_actions
-    from ministack.services import tagging
-
     around(iam_actions, "_s3_action", _action)
     around(iam_actions, "s3_additional_checks", _additional_checks)
     iam_actions._s3_source_object = _source
@@ -51,8 +53,6 @@ def arns(service: str, path: str, body: bytes, query: Mapping[str, Any], prefix:
 
 def _of_iam(path: str, query: Mapping[str, Any], prefix: str) -> list[str]:
     """What a request to IAM is about, under the path that it has, or is to have."""
-    from ministack.services import iam
-
     given = {name: values[0] for name, values in query.items()}
     beginning = f"arn:aws:iam::{prefix.rsplit(':', 2)[1]}:"
     if given.get("Action") == "CreatePolicy":
@@ -78,16 +78,11 @@ def _instances(path: str, query: Mapping[str, Any], prefix: str) -> list[str]:
 
 
 def _tagged_instances() -> Iterator[tuple[str, list[dict[str, str]]]]:
-    from ministack.core.responses import get_account_id, get_region
-    from ministack.services import ec2
-
     for identity, tags in ec2._tags.items():
         yield f"arn:aws:ec2:{get_region()}:{get_account_id()}:instance/{identity}", tags
 
 
 def _function(path: str, query: Mapping[str, Any], prefix: str) -> list[str]:
-    from ministack.services import lambda_svc
-
     _, _, rest = path.partition("/functions/")
     name, qualifier = lambda_svc._resolve_name_and_qualifier(unquote(rest.partition("/")[0]))
     if not name or name.startswith("arn:"):
@@ -97,17 +92,12 @@ def _function(path: str, query: Mapping[str, Any], prefix: str) -> list[str]:
 
 
 def _object(path: str, query: Any, prefix: str) -> list[str]:
-    from ministack.services import s3
-
     bucket, key = s3._parse_bucket_key(path, {})
     return [f"{_BUCKETS}{bucket}/{key}"] if key else []
 
 
 def version_deleted(method: str, path: str, query: Mapping[str, Any], body: bytes) -> bool:
     """Whether the first object of DeleteObjects, about which IAM is asked first, is a version of one."""
-    from ministack.core import iam_actions
-    from ministack.services import s3
-
     bucket, key = s3._parse_bucket_key(path, {})
     if method != "POST" or key or "delete" not in query:
         return False
@@ -116,8 +106,6 @@ def version_deleted(method: str, path: str, query: Mapping[str, Any], body: byte
 
 def _plain(path: str) -> str:
     """A path of the same kind without empty parts."""
-    from ministack.services import s3
-
     bucket, key = s3._parse_bucket_key(path, {})
     return f"/{bucket}/key" if key else f"/{bucket}"
 
@@ -129,9 +117,6 @@ def _action(inner: Callable[..., str | None], method: str, path: str, query: Map
 def _additional_checks(
     inner: Callable[..., list[tuple[str, str]]], method: str, path: str, headers: Any, body: bytes, query: Any
 ) -> list[tuple[str, str]]:
-    from ministack.core import iam_actions
-    from ministack.services import s3
-
     bucket, key = s3._parse_bucket_key(path, {})
     checks = inner(method, _plain(path), headers, body, query)
     if key and iam_actions._s3_action(method, path, query) != "PutObject":  # which asks about the source of a copy
@@ -148,8 +133,6 @@ def _source(headers: Mapping[str, str]) -> tuple[str, str] | None:
 
 
 def _stacks(path: str, query: Mapping[str, Any], prefix: str) -> list[str]:
-    from ministack.services.cloudformation import _change_sets
-
     name = (query.get("ChangeSetName") or [""])[0]
     if not (change_set := _change_sets.get(name)):
         return []
@@ -159,9 +142,6 @@ def _stacks(path: str, query: Mapping[str, Any], prefix: str) -> list[str]:
 
 
 def _keys(content: Mapping[str, Any], prefix: str) -> list[str]:
-    from ministack.core import iam_actions
-    from ministack.services import kms
-
     named = _texts(content, *_KEY_MEMBERS)
     named += [iam_actions._kms_key_id_from_ciphertext(blob) for blob in _texts(content, "CiphertextBlob")]
     found = [record["Arn"] if (record := kms._resolve_key(name)) else _below(f"{prefix}key/", name) for name in named]
@@ -206,8 +186,6 @@ def known_to(action: str, keys: Mapping[str, str | None]) -> dict[str, str]:
 
 def _boundary(query: Mapping[str, Any]) -> str | None:
     """The boundary that a request sets, else that of the role or user that it names."""
-    from ministack.services import iam
-
     found = {*query.get("PermissionsBoundary", ())}
     for member, named in (("RoleName", iam._roles), ("UserName", iam._users)) if not found else ():
         found |= {(named.get(name) or {}).get("PermissionsBoundary") for name in query.get(member, ())}

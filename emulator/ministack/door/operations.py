@@ -14,6 +14,8 @@ from typing import Any
 from urllib.parse import parse_qs, unquote
 
 from defusedxml.ElementTree import ParseError, fromstring
+from ministack.core import iam_actions, router
+from ministack.services import lambda_svc
 
 from emulator.ministack.door import members
 from emulator.ministack.door.signatures import RESERVED
@@ -39,8 +41,6 @@ def action(service: str, method: str, path: str, headers: Mapping[str, str], que
 
     Parameters of the query protocol are in `query`, wherever the request has them.
     """
-    from ministack.core import iam_actions, router
-
     namespace = iam_actions.SERVICE_TO_IAM_NAMESPACE.get(service, service)
     target = headers.get("x-amz-target", "")
     name: str | None
@@ -115,8 +115,6 @@ def _ambiguous_lambda(
     method: str, path: str, headers: Mapping[str, str], body: bytes, parameters: Mapping[str, Any]
 ) -> str | None:
     """Say in which way a function's version or alias is named twice, or what is none of the operation's."""
-    from ministack.services import lambda_svc
-
     if "x-amz-qualifier" in headers:
         return "The qualifier belongs into the query."
     operation = _lambda_route(method, path, parameters) or ""
@@ -132,8 +130,6 @@ def _ambiguous_lambda(
 
 
 def _ambiguous_s3(method: str, path: str, query: Mapping[str, Any]) -> str | None:
-    from ministack.core import iam_actions
-
     if path.startswith("/v20180820/"):
         return "The local AWS has no S3 Control."
     tables = (iam_actions._S3_QUERY_ACTIONS, iam_actions._S3_BUCKET_QUERY_ACTIONS, iam_actions._S3_OBJECT_QUERY_ACTIONS)

@@ -7,6 +7,10 @@ import re
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
+from ministack import app
+from ministack.core.router import extract_access_key_id
+from ministack.services import iam
+
 from emulator.ministack.door import operations
 from emulator.ministack.door.enforcement import answer, refusal
 from emulator.ministack.patching import around_service
@@ -29,8 +33,6 @@ _IAM_OPERATION = "AddRoleToInstanceProfile"
 
 def install() -> None:
     """Stand before every service that takes roles."""
-    from ministack import app
-
     for service in set(app.SERVICE_HANDLERS) - NOT_ASKED:
         around_service(service, functools.partial(_handle, service))
 
@@ -40,8 +42,6 @@ async def _handle(
     method: str, path: str, headers: dict[str, str], body: bytes, query: Mapping[str, Any],
 ) -> Response:  # fmt: skip
     """Ask IAM for the roles that a request hands to a service, before the service sees the request."""
-    from ministack.core.router import extract_access_key_id
-
     if not _INVOCATION.fullmatch(path):
         context = {"iam:PassedToService": f"{PRINCIPALS.get(service, service)}.amazonaws.com"}
         for role in sorted(passed(service, body, query)):
@@ -78,8 +78,6 @@ def _values(request: Any, below: bool = False) -> Iterator[str]:
 
 def _roles(value: str) -> list[str]:
     """The role that a text names, by ARN or by name, or those of the instance profile."""
-    from ministack.services import iam
-
     if _ROLE_ARN.fullmatch(value):
         return [value]
     match = _PROFILE_ARN.fullmatch(value)

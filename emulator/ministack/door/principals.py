@@ -10,6 +10,11 @@ import re
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from ministack.core import iam_evaluator
+from ministack.core.responses import error_response_xml
+from ministack.core.router import extract_access_key_id
+from ministack.services import iam, sts
+
 from emulator.ministack.door.operations import form
 from emulator.ministack.patching import around, around_service
 from emulator.platform.errors import Response
@@ -21,8 +26,6 @@ _CALLER = re.compile(r"arn:aws:(?:iam|sts)::(\d{12}):.+")
 
 def install() -> None:
     """Stand before STS, and where MiniStack compares a caller with a policy."""
-    from ministack.core import iam_evaluator
-
     around(iam_evaluator, "_resolve_condition_key", _resolve_condition_key)
     around(iam_evaluator, "evaluate_resource_policy", _with_all_denials)
     around(iam_evaluator, "evaluate_trust_policy", _with_all_denials)
@@ -35,8 +38,6 @@ def _resolve_condition_key(inner: Callable[..., Any], key: str, context: Any) ->
 
 def _principal(arn: str) -> str:
     """The ARN of a caller as policies know it: a session's is that of its role, with its path."""
-    from ministack.services import iam
-
     if not (match := _SESSION.fullmatch(arn)):
         return arn
     account, name = match.groups()
@@ -88,10 +89,6 @@ def listed(value: Any) -> list[Any]:
 async def _handle(
     inner: Callable[..., Any], method: str, path: str, headers: dict[str, str], body: bytes, query: Mapping[str, Any]
 ) -> Response:
-    from ministack.core.responses import error_response_xml
-    from ministack.core.router import extract_access_key_id
-    from ministack.services import iam
-
     parameters = {name: values[0] for name, values in {**query, **form(body)}.items()}
     if (arn := parameters.get("RoleArn")) and arn != (iam._roles.get(arn.rpartition("/")[2]) or {}).get("Arn", arn):
         return error_response_xml("AccessDenied", f"No role has the ARN {arn}: another path.", 403)  # type: ignore[no-any-return]
@@ -102,8 +99,6 @@ async def _handle(
 
 def _problem(parameters: Mapping[str, str], access_key_id: str) -> str | None:
     """Say what is wrong with the length of the session that is asked for."""
-    from ministack.services import iam, sts
-
     given = parameters.get("DurationSeconds")
     if given is None or parameters.get("Action") != "AssumeRole":
         return None

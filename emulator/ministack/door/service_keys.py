@@ -12,6 +12,10 @@ import json
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
+from ministack.core.responses import get_region
+from ministack.core.router import extract_access_key_id
+from ministack.services import kms, ssm
+
 from emulator.ministack import identity
 from emulator.ministack.door.enforcement import refusal
 from emulator.ministack.door.operations import content
@@ -76,9 +80,6 @@ def refused(
 
     The key that AWS manages for the service is there for everybody.
     """
-    from ministack.core.responses import get_region
-    from ministack.services import kms
-
     if key_id.rpartition(":")[2] == f"alias/aws/{service}":
         return None
     if (record := kms._resolve_key(key_id)) is None:
@@ -94,8 +95,6 @@ def refused(
 async def _handle(
     inner: Callable[..., Any], method: str, path: str, headers: dict[str, str], body: bytes, query: Mapping[str, Any]
 ) -> Response:
-    from ministack.core.router import extract_access_key_id
-
     access_key = extract_access_key_id(headers, query)
 
     def response_to(keys: set[str], action: str) -> Response | None:
@@ -114,8 +113,6 @@ async def _handle(
 
 def _read(response: Mapping[str, Any]) -> Iterator[str]:
     """The keys of the parameters whose values are in a response."""
-    from ministack.services import ssm
-
     for value in [response.get("Parameter") or {}, *response.get("Parameters", [])]:
         if value.get("Type") == "SecureString":
             versions = ssm._parameter_history.get(value["Name"]) or []

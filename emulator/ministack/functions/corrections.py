@@ -13,6 +13,12 @@ import types
 from collections.abc import Callable, Collection
 from typing import Any
 
+from ministack.core import iam_evaluator, lambda_runtime
+from ministack.core.iam_evaluator import caller_arn, pin_request_caller
+from ministack.core.router import extract_access_key_id
+from ministack.services import lambda_svc
+from ministack.services.cloudformation import provisioners
+
 from emulator.ministack.patching import around, around_service
 from emulator.platform.errors import Response
 from emulator.platform.processes import ProcessRegistry
@@ -42,8 +48,6 @@ def moved(text: str, endpoint_url: str) -> str:
 
 def install(endpoint_url: str, processes: ProcessRegistry, private: Collection[str]) -> None:
     """Correct MiniStack's Lambda; no function sees the `private` environment variables of the server."""
-    from ministack.core import lambda_runtime
-    from ministack.services import lambda_svc
 
     def localized(name: str, attributes: Any, properties: Any) -> Any:
         return {**attributes, "FunctionUrl": _local_url(attributes["FunctionUrl"], endpoint_url)}
@@ -74,8 +78,6 @@ def _local_url(url: str, endpoint_url: str) -> str:
 
 
 def _reserve(name: str, attributes: Any, properties: Any) -> Any:
-    from ministack.services import lambda_svc
-
     wanted = properties.get("ReservedConcurrentExecutions")
     lambda_svc._functions[name]["concurrency"] = None if wanted is None else int(wanted)
     return attributes
@@ -90,7 +92,6 @@ def wrap_handlers(
 
     `before` gets identity and wanted properties, and refuses by a ValueError; `after` gives the attributes.
     """
-    from ministack.services.cloudformation import provisioners
 
     def wrapped(handler: Callable[..., Any], properties_at: int) -> Callable[..., Any]:
         @functools.wraps(handler)
@@ -140,9 +141,6 @@ async def _handle_url(
     url_id: str, method: str, path: str, headers: dict[str, str], body: bytes, query: Any, **options: Any,
 ) -> Any:  # fmt: skip
     """Ask callers of a function URL for both permissions that AWS asks for, and refuse what is too large."""
-    from ministack.core.iam_evaluator import pin_request_caller
-    from ministack.services import lambda_svc
-
     pin_request_caller(headers, query)
     resolved = options.pop("resolved", None) or lambda_svc.resolve_function_url(url_id)
     preflight = method == "OPTIONS" and resolved is not None and resolved[-1].get("Cors")
@@ -155,8 +153,6 @@ async def _handle_url(
 
 def _url_event(inner: Callable[..., dict[str, Any]], *arguments: Any, **options: Any) -> dict[str, Any]:
     """Tell a function who signed, as AWS does (Lambda guide, "Request payload format" of function URLs)."""
-    from ministack.core.iam_evaluator import caller_arn
-
     event = inner(*arguments, **options)
     if event["requestContext"]["accountId"] != "anonymous":
         arn = caller_arn()
@@ -166,8 +162,6 @@ def _url_event(inner: Callable[..., dict[str, Any]], *arguments: Any, **options:
 
 def _event_bytes(headers: dict[str, str], body: bytes) -> int:
     """Count the bytes of the body within the event that the function gets: base64, unless it is text."""
-    from ministack.services import lambda_svc
-
     content_type = headers.get("content-type", "").partition(";")[0].strip().lower()
     if content_type.startswith("text/") or content_type in lambda_svc._FUNCTION_URL_TEXT_TYPES:
         return len(body)
@@ -176,11 +170,8 @@ def _event_bytes(headers: dict[str, str], body: bytes) -> int:
 
 def _may_not_invoke(resolved: tuple[Any, ...], headers: dict[str, str], query: Any) -> bool:
     """Say whether the caller lacks lambda:InvokeFunction; MiniStack has asked for lambda:InvokeFunctionUrl."""
-    from ministack.core.iam_evaluator import enforce
-    from ministack.core.router import extract_access_key_id
-
     account, region, name, qualifier, _ = resolved
     access_key = extract_access_key_id(headers, query)
     arn = f"arn:aws:lambda:{region}:{account}:function:{name}" + (f":{qualifier}" if qualifier else "")
     context = {"lambda:InvokedViaFunctionUrl": "true"}
-    return enforce(access_key, "lambda:InvokeFunction", "lambda", region, arn, context) is not None
+    return iam_evaluator.enforce(access_key, "lambda:InvokeFunction", "lambda", region, arn, context) is not None

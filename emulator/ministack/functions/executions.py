@@ -12,6 +12,9 @@ from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import Any
 
+from ministack.core import lambda_runtime
+from ministack.services import lambda_svc
+
 from emulator.ministack.functions.provisioned import Provisioned, Scope, provisioned_in
 from emulator.ministack.patching import around
 
@@ -58,9 +61,6 @@ class Executions:
 
     def install(self) -> None:
         """Take the place of MiniStack's accounting, and of the metrics that it publishes call by call."""
-        from ministack.core import lambda_runtime
-        from ministack.services import lambda_svc
-
         lambda_svc._emit_lambda_metrics = lambda *args, **options: None
         lambda_svc._throttle_response = _throttled
         lambda_svc._acquire_execution_slot = self._begin
@@ -74,8 +74,6 @@ class Executions:
 
     def _begin(self, func: Any, config: dict[str, Any]) -> tuple[_Execution | None, str | None]:
         """Find an environment for an execution, or the limit that leaves it none: "function" or "account"."""
-        from ministack.services import lambda_svc
-
         region, account, _, name, *rest = config["FunctionArn"].split(":")[3:]
         scope, qualifier = (account, region, name), "".join(rest)
         function = lambda_svc._functions.get_scoped(*scope) or {}
@@ -113,8 +111,6 @@ class Executions:
 
     def _reached(self, execution: _Execution, function: dict[str, Any]) -> str | None:
         """Return the limit that an execution on demand runs into; what is provisioned is set aside from all of them."""
-        from ministack.services import lambda_svc
-
         if not execution.unreserved:
             left = int(function["concurrency"]) - provisioned_in(function) - self._on_demand[execution.scope]
             return "function" if left <= 0 else None
@@ -196,8 +192,6 @@ def _dimensions(execution: _Execution, version: str | None = None) -> list[dict[
 
 def _qualified(inner: Callable[..., Any], reference: str) -> Any:
     """Let a function know under which alias or version it is called, as `invoked_function_arn` says it on AWS."""
-    from ministack.services import lambda_svc
-
     record, config, name = inner(reference)
     _, qualifier = lambda_svc._resolve_name_and_qualifier(reference)
     if config and qualifier:

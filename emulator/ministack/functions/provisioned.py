@@ -13,6 +13,11 @@ import time
 from collections.abc import Callable
 from typing import Any
 
+from ministack.core import lambda_runtime
+from ministack.core.responses import get_account_id, get_region, json_response, request_scope
+from ministack.services import lambda_svc
+from ministack.services.cloudformation import stacks
+
 from emulator.ministack.functions.corrections import wrap_handlers
 from emulator.ministack.patching import around
 from emulator.platform import settings
@@ -40,8 +45,6 @@ class Concurrency:
     noun, service = "desired concurrency", "AWSLambda"
 
     def read(self, region: str, parts: dict[str, str]) -> tuple[int, bool] | None:
-        from ministack.services import lambda_svc
-
         function, qualifier = parts["Resource"].split(":")
         record = lambda_svc._functions.get_scoped(settings.ACCOUNT, region, function) or {}
         if qualifier not in {**record.get("versions", {}), **record.get("aliases", {})}:
@@ -50,9 +53,6 @@ class Concurrency:
         return int(config.get("RequestedProvisionedConcurrentExecutions", 0)), config.get("Status") != "IN_PROGRESS"
 
     def put(self, region: str, parts: dict[str, str], count: int) -> None:
-        from ministack.core.responses import request_scope
-        from ministack.services import lambda_svc
-
         named = parts["Resource"].split(":")
         with request_scope(settings.ACCOUNT, region):
             if count:
@@ -85,9 +85,6 @@ class Provisioned:
 
     def install(self) -> None:
         """Stand before what asks for provisioned concurrency and what moves aliases."""
-        from ministack.services import lambda_svc
-        from ministack.services.cloudformation import stacks
-
         around(lambda_svc, "_put_provisioned_concurrency", self._put)
         around(lambda_svc, "_update_alias", self._move)
         wrap_handlers(_ALIAS, before=self._prepare)
@@ -102,8 +99,6 @@ class Provisioned:
         threading.Thread(target=self._keep, name="provisioned-concurrency", daemon=True).start()
 
     def stop(self) -> None:
-        from ministack.core import lambda_runtime
-
         self._stopped = True
         self._wake.set()
         with self._building, self._lock:
@@ -131,8 +126,6 @@ class Provisioned:
             self._wake.set()
 
     def _put(self, inner: Callable[..., Response], name: str, qualifier: str, request: Any) -> Response:
-        from ministack.core.responses import json_response
-
         answer = inner(name, qualifier, request)
         if answer[0] >= 400:
             return answer
@@ -146,9 +139,6 @@ class Provisioned:
 
     def _begin(self, name: str, qualifier: str) -> dict[str, Any] | None:
         """Note how many environments of the present version there are already, and start the others."""
-        from ministack.core.responses import get_account_id, get_region
-        from ministack.services import lambda_svc
-
         function: dict[str, Any] = lambda_svc._functions[name]
         config: dict[str, Any] | None = (function.get("provisioned_concurrency") or {}).get(qualifier)
         if config is None:
@@ -176,8 +166,6 @@ class Provisioned:
         So does CloudFormation: an alias whose new version does not start stays where it is, and the stack's operation
         fails.
         """
-        from ministack.core.responses import get_account_id, get_region
-
         if not (wanted := properties.get("ProvisionedConcurrencyConfig")):
             return
         name = str(properties["FunctionName"]).rpartition(":function:")[2].partition(":")[0]
@@ -191,8 +179,6 @@ class Provisioned:
 
     def _wanted(self) -> list[tuple[Key, dict[str, Any]]]:
         """Return the configurations; one whose alias or version was deleted goes with it."""
-        from ministack.services import lambda_svc
-
         wanted = []
         for scope, function in list(lambda_svc._functions._data.items()):
             configs = function.get("provisioned_concurrency") or {}
@@ -224,8 +210,6 @@ class Provisioned:
                 self._note(config, "READY", counts[key])
 
     def _end_surplus(self, counts: dict[Key, int]) -> None:
-        from ministack.core import lambda_runtime
-
         surplus = []
         now = time.monotonic()
         with self._building, self._lock:
@@ -246,8 +230,6 @@ class Provisioned:
 
     def _fill(self, key: Key, wanted: int) -> bool:
         """Initialise the environments that are missing; False: the function does not start, or is gone."""
-        from ministack.core import lambda_runtime
-
         scope, _, version = key
         with self._building:
             while not self._stopped and len(self._pools.get(key, [])) < wanted:
@@ -271,16 +253,12 @@ def version_of(function: dict[str, Any], qualifier: str) -> str:
 
 def _record(key: Key) -> dict[str, Any] | None:
     """Return the version's record: another one, where a function was deleted and made again."""
-    from ministack.services import lambda_svc
-
     scope, _, version = key
     versions: dict[str, Any] = (lambda_svc._functions.get_scoped(*scope) or {}).get("versions") or {}
     return versions.get(version)
 
 
 def _worker(name: str, record: dict[str, Any]) -> Any:
-    from ministack.core import lambda_runtime
-
     config = record["config"]
     variables = (config.get("Environment") or {}).get("Variables") or {}
     told = {"Variables": {**variables, "AWS_LAMBDA_INITIALIZATION_TYPE": "provisioned-concurrency"}}

@@ -19,6 +19,10 @@ from dataclasses import dataclass
 from typing import Any
 from xml.etree import ElementTree
 
+from ministack.core.iam_evaluator import caller_arn
+from ministack.core.responses import get_account_id, request_scope
+from ministack.services import s3
+
 from emulator.ministack.door.enforcement import answer, service_may
 from emulator.ministack.patching import around, around_service
 from emulator.platform.errors import Response
@@ -48,8 +52,6 @@ class AccessLogs:
         self._timer: asyncio.TimerHandle | None = None
 
     def install(self) -> None:
-        from ministack.services import s3
-
         around(s3, "_put_bucket_logging", _put_bucket_logging)
         around_service("s3", self._handle)
 
@@ -60,8 +62,6 @@ class AccessLogs:
     async def _handle(
         self, inner: Callable[..., Any], method: str, path: str, headers: Mapping[str, str], body: Any, query: Any
     ) -> Response:
-        from ministack.services import s3
-
         bucket, key = s3._parse_bucket_key(path, headers)
         destination = _destination(bucket)  # before the request, which may delete the bucket
         started = time.monotonic()
@@ -87,8 +87,6 @@ class AccessLogs:
 
 
 def _put_bucket_logging(inner: Callable[..., Response], name: str, body: bytes) -> Response:
-    from ministack.services import s3
-
     try:
         target = _text(s3.fromstring(body), "TargetBucket")
     except ElementTree.ParseError:
@@ -106,9 +104,6 @@ def _put_bucket_logging(inner: Callable[..., Response], name: str, body: bytes) 
 
 def _destination(bucket: str) -> _Destination | None:
     """Where the records of a bucket go; None when its logging is off."""
-    from ministack.core.responses import get_account_id
-    from ministack.services import s3
-
     stored = s3._bucket_logging_config.get(bucket)
     target, prefix = _target(stored) if stored else ("", "")
     return _Destination(get_account_id(), s3._buckets[bucket]["region"], bucket, target, prefix) if target else None
@@ -116,16 +111,11 @@ def _destination(bucket: str) -> _Destination | None:
 
 @functools.lru_cache  # asked for with every request
 def _target(stored: bytes) -> tuple[str, str]:
-    from ministack.services import s3
-
     configuration = s3.fromstring(stored)
     return _text(configuration, "TargetBucket"), _text(configuration, "TargetPrefix")
 
 
 def _deliver(destination: _Destination, records: list[str]) -> None:
-    from ministack.core.responses import request_scope
-    from ministack.services import s3
-
     with request_scope(destination.account, destination.region):
         name = f"{time.strftime('%Y-%m-%d-%H-%M-%S', time.gmtime())}-{secrets.token_hex(8).upper()}"
         key = destination.prefix + name
@@ -145,8 +135,6 @@ def _record(
     response: Response, seconds: float,
 ) -> str:  # fmt: skip
     """One line of an access log."""
-    from ministack.core.iam_evaluator import caller_arn
-
     status, sent, body = response
     of_what = next((name.upper() for name, values in query.items() if values == [""]), "OBJECT" if key else "BUCKET")
     error = body.partition(b"<Code>")[2].partition(b"</Code>")[0].decode() if status >= 400 else ""

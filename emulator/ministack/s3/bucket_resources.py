@@ -7,6 +7,9 @@ from collections.abc import Callable, Mapping
 from typing import Any
 from xml.sax.saxutils import escape
 
+from ministack.services import s3
+from ministack.services.cloudformation import provisioners
+
 from emulator.ministack.cloudformation.resources import handler_message
 from emulator.platform.errors import Response
 
@@ -15,9 +18,6 @@ _REFUSED = ("NotificationConfiguration", "ReplicationConfiguration")
 
 
 def install() -> None:
-    from ministack.services import s3
-    from ministack.services.cloudformation import provisioners
-
     handlers: dict[str, Callable[..., Any]] = provisioners._RESOURCE_HANDLERS["AWS::S3::Bucket"]
     provisioners._RESOURCE_HANDLERS["AWS::S3::Bucket"] = {
         **handlers,
@@ -42,15 +42,11 @@ def _refusing(inner: Callable[..., Any], name: str, *properties: Any) -> Any:
 
 def _delete(name: str, properties: Any) -> None:
     """Delete a bucket as DeleteBucket does, which refuses one that holds objects, versions or markers."""
-    from ministack.services import s3
-
     if name in s3._buckets:
         _check(s3._delete_bucket(name))
 
 
 def _check(response: Response) -> None:
-    from ministack.services import s3
-
     status, _, body = response
     if status >= 400:
         reason = s3.fromstring(body).findtext(".//{*}Message")
@@ -66,8 +62,6 @@ def _logging_xml(properties: Mapping[str, Any]) -> bytes:
 
 
 def _put_logging(name: str, enabled: bytes = b"") -> None:
-    from ministack.services import s3
-
     # Without a destination a bucket logs to itself.
     own = f"<TargetBucket>{name}</TargetBucket>".encode()
     enabled = enabled.replace(b"<TargetBucket></TargetBucket>", own)

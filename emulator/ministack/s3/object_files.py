@@ -17,6 +17,9 @@ from pathlib import Path
 from typing import Any
 
 from botocore.exceptions import ClientError
+from ministack import app
+from ministack.core import iam_actions, iam_evaluator, responses
+from ministack.services import s3
 
 from emulator.ministack.door.enforcement import refusal
 from emulator.ministack.patching import around
@@ -46,9 +49,6 @@ class ObjectFiles:
         self._loop: asyncio.AbstractEventLoop | None = None
 
     def install(self) -> None:
-        from ministack.core import iam_evaluator
-        from ministack.services import s3
-
         around(s3, "_read_body", _read_body)
         around(iam_evaluator, "resolve_principal", _resolve_principal)
         # MiniStack looks at each folder of a path for links, twice for each object. The state folder has none, and a
@@ -82,10 +82,6 @@ class ObjectFiles:
 
 
 async def _answers(access_key_id: str, region: str, bucket: str, keys: Sequence[str]) -> list[Response]:
-    from ministack import app
-    from ministack.core import iam_actions, iam_evaluator, responses
-    from ministack.services import s3
-
     # As MiniStack begins any request; what is set here is this task's own.
     responses.set_request_account_id(app._request_account_scope(access_key_id))
     responses.set_request_region(region)
@@ -109,8 +105,6 @@ async def _answers(access_key_id: str, region: str, bucket: str, keys: Sequence[
 
 
 def _read_body(inner: Callable[..., bytes], bucket: str, key: str, record: Any) -> bytes | ObjectFile:
-    from ministack.services import s3
-
     # What could not be written on a full disk is in memory.
     path = None if _principals.get() is None or record.get("body") else s3._object_disk_path(bucket, key)
     return inner(bucket, key, record) if path is None else ObjectFile(path, record["size"])
@@ -125,8 +119,6 @@ def _resolve_principal(inner: Callable[..., Any], *arguments: Any) -> Any:
 
 
 def _error(status: int, body: bytes) -> ClientError:
-    from ministack.services import s3
-
     answer = s3.fromstring(body)
     details = {name: answer.findtext(f".//{{*}}{name}") or "" for name in ("Code", "Message")}
     return ClientError({"Error": details, "ResponseMetadata": {"HTTPStatusCode": status}}, "GetObject")

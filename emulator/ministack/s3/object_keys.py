@@ -9,6 +9,10 @@ from collections.abc import Callable, Mapping
 from contextvars import ContextVar
 from typing import Any
 
+from ministack.core.responses import get_account_id, get_region
+from ministack.core.router import extract_access_key_id
+from ministack.services import s3
+
 from emulator.ministack.door import service_keys
 from emulator.ministack.door.enforcement import answer
 from emulator.ministack.patching import around
@@ -24,8 +28,6 @@ _asked: ContextVar[tuple[dict[str, str], Mapping[str, Any]] | None] = ContextVar
 
 def install() -> None:
     """Stand where every way into S3 ends: where a key is chosen, an object is read, and a source is copied."""
-    from ministack.services import s3
-
     around(s3, "handle_request", _handle_request)
     around(s3, "_resolve_sse_write_headers", _resolve_headers)
     around(s3, "_get_object", _get_object)
@@ -45,8 +47,6 @@ async def _handle_request(
 
 
 def _resolve_headers(inner: Callable[..., Any], headers: dict[str, str], bucket: str) -> Any:
-    from ministack.core.responses import get_account_id, get_region
-
     if headers.get(_ALGORITHM_HEADER) == "aws:kms" and not headers.get(KEY_HEADER):  # MiniStack wants it by name
         headers = {**headers, KEY_HEADER: f"arn:aws:kms:{get_region()}:{get_account_id()}:{_MANAGED}"}
     kept, error = inner(headers, bucket)
@@ -68,8 +68,6 @@ def _check_source(inner: Callable[..., Any], headers: dict[str, str], source: di
 
 def _refusal(key_id: str | None, *actions: str) -> Response | None:
     """Why a caller may not use a key through S3."""
-    from ministack.core.router import extract_access_key_id
-
     asked = _asked.get()
     if asked is None or not key_id:
         return None

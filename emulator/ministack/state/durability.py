@@ -24,6 +24,11 @@ from contextvars import ContextVar
 from pathlib import Path
 from typing import Any
 
+from ministack import app
+from ministack.core.persistence import _json_default, _json_object_hook
+from ministack.core.responses import error_response_json, error_response_xml
+from ministack.services import lambda_svc, s3
+
 from emulator.ministack.door import operations
 from emulator.ministack.patching import around, around_service
 from emulator.ministack.state.series import GROWING
@@ -76,9 +81,6 @@ class Durability:
 
     def install(self) -> None:
         """Save what a request changed before it is answered."""
-        from ministack import app
-        from ministack.services import lambda_svc
-
         logging.getLogger("s3").addHandler(_FileFailures())
         for service in list(app.SERVICE_HANDLERS):
             module = app.SERVICE_REGISTRY.get(service, {}).get("module")
@@ -93,9 +95,6 @@ class Durability:
 
     def restore(self, adapt: Callable[[str], str]) -> None:
         """Read back what was saved, before the first request; `adapt` changes what speaks of another server."""
-        from ministack import app
-        from ministack.core.persistence import _json_object_hook
-
         query = "SELECT module, path, start, head, items FROM saved"
         series: list[Any] = []
         for name, path, start, head, text in self._database.execute(
@@ -149,8 +148,6 @@ class Durability:
 
     def _put(self, name: str) -> dict[tuple[str, int], Any]:
         """Write what changed of a module; what tells that it has not changed since."""
-        from ministack.core.persistence import _json_default
-
         before = self._saved.get(name, {})
         now: dict[tuple[str, int], Any] = {}
         for place, start, value, items in _state(name):
@@ -187,7 +184,6 @@ class Durability:
         self, inner: Handler, method: str, path: str, headers: Any, *rest: Any, **options: Any
     ) -> Any:
         """Answer what does not pass MiniStack's dispatcher, such as function URLs."""
-        from ministack import app
 
         def save() -> None:
             self.note_change()
@@ -221,8 +217,6 @@ def _mark(head: str, items: list[Any]) -> Any:
 
 def _state(name: str) -> Iterator[tuple[list[Any], int, Any, list[Any]]]:
     """The state of a module, and each of its series in chunks: place, start, what else is kept there, and items."""
-    from ministack import app
-
     module, growing = app._get_module(name), GROWING.get(name)
     state = {key: getattr(module, f"_{key}") for key in growing.keys} if growing else module.get_state()
     if state is not None:
@@ -264,8 +258,6 @@ class _FileFailures(logging.Handler):
 
 def _not_saved(error: Exception, headers: Any) -> Any:
     """The response to a request whose outcome would be lost when the server ends."""
-    from ministack.core.responses import error_response_json, error_response_xml
-
     message = f"The local AWS cannot save this ({error}): make room on the disk of its state folder and try again."
     logger.error("%s", message)
     if headers.get("x-amz-target") or "json" in headers.get("content-type", ""):
@@ -275,16 +267,12 @@ def _not_saved(error: Exception, headers: Any) -> Any:
 
 def _names_object(path: str) -> bool:
     """Whether a path is that of an object in a bucket that exists."""
-    from ministack.services import s3
-
     bucket, _, key = path[1:].partition("/")
     return bool(key) and bucket in s3._buckets
 
 
 def _operation(service: str, method: str, path: str, headers: Any, body: bytes, query: Any) -> str:
     """The operation of a request, empty for a request of an unknown form."""
-    from ministack import app
-
     parameters = app._routing_params(method, path, headers, body, query)
     return operations.action(service, method, path, headers, parameters).partition(":")[2]
 
@@ -303,7 +291,5 @@ def _stack_in_progress() -> bool:
 
 
 def _loaded_modules() -> list[str]:
-    from ministack import app
-
     names = dict.fromkeys(app._state_map.values())
     return [name for name in names if hasattr(sys.modules.get(f"ministack.services.{name}"), "load_persisted_state")]

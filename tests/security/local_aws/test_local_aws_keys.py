@@ -130,9 +130,7 @@ def with_volumes(aws: LocalAws, key: str, role: str) -> list[tuple[str, dict[str
     variant = {"VariantName": "v", "ModelName": "volumes", "InstanceType": "ml.m5.large", "InitialInstanceCount": 1}
     aws.sagemaker.create_endpoint_config(EndpointConfigName="volumes", ProductionVariants=[variant], KmsKeyId=key)
     encrypted = {"InstanceType": "ml.m5.large", "InstanceCount": 1, "VolumeKmsKeyId": key}
-    training = training_job(
-        "volumes", RoleArn=role, ResourceConfig={**encrypted, "VolumeSizeInGB": 1}
-    )
+    training = training_job("volumes", RoleArn=role, ResourceConfig={**encrypted, "VolumeSizeInGB": 1})
     tuning = tuning_job(HyperParameterTuningJobName="volumes")
     tuning["TrainingJobDefinition"] |= {name: training[name] for name in ("RoleArn", "ResourceConfig")}
     transform = {

@@ -17,7 +17,6 @@ from botocore.auth import SigV4Auth
 from botocore.awsrequest import AWSRequest
 from botocore.credentials import Credentials
 
-from emulator.ministack.door import authentication
 from emulator.platform.conditions import Conditions
 from emulator.platform.running.layout import StateDir
 from emulator.platform.running.server import LocalAws
@@ -31,6 +30,8 @@ def main(state_dir: Path) -> None:
     place.make_temporary()
     LocalAws(place, 4566, Conditions())
     from ministack import app
+
+    from emulator.ministack.door import authentication
 
     key = place.credentials()
     seen: list[str] = []
