@@ -12,17 +12,12 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+from pydantic import ValidationError
 
 from cli.console import AsJson, console, progress_bar, show
 from cli.errors import NotReadyError, UsageError, goes_on
 from cli.help import Sections
-from emulator.platform.conditions import (
-    DEFAULT_SPOT_WAIT_SECONDS,
-    MAX_CLOCK,
-    ConditionError,
-    Conditions,
-    SpotInterruption,
-)
+from emulator.platform.conditions import DEFAULT_SPOT_WAIT_SECONDS, MAX_CLOCK, Conditions, SpotInterruption, problems
 from emulator.platform.running import lifecycle
 from emulator.quotas import service as quotas
 
@@ -45,8 +40,10 @@ def _local_errors() -> Iterator[None]:
         yield
     except lifecycle.LocalAwsError as error:
         raise NotReadyError(str(error)) from error
-    except (quotas.QuotaError, ConditionError) as error:
+    except quotas.QuotaError as error:
         raise UsageError(str(error)) from None
+    except ValidationError as error:
+        raise UsageError(problems(error)) from None
 
 
 @goes_on("The local AWS goes on starting; it costs nothing. See: kennel local status  Stop it: kennel local down")
@@ -129,7 +126,11 @@ def up(
 ) -> None:
     """Start the local AWS in the background."""
     with _local_errors():
-        taken_back = None if interrupt_spot_after is None else SpotInterruption(interrupt_spot_after, spot_wait)
+        taken_back = (
+            None
+            if interrupt_spot_after is None
+            else SpotInterruption(after_seconds=interrupt_spot_after, wait_seconds=spot_wait)
+        )
         asked = {
             "spot_interruption": taken_back,
             "quotas": dict(map(quotas.parse, quota)) if quota else None,

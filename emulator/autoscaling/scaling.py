@@ -29,6 +29,8 @@ _RETRY_SECONDS = 60
 #: "Define cooldown periods" in AWS's guide, in seconds of AWS.
 _COOLDOWNS = {"sagemaker": 300, "lambda": 0}
 _UNFINISHED = ("Pending", "InProgress")
+#: As long as AWS tells of activities (DescribeScalingActivities: six weeks).
+_KEPT_SECONDS = 42 * 24 * 3600
 #: What a step policy makes of the newest values of its metric.
 _AGGREGATIONS: dict[str, Callable[[Any], float]] = {"Average": statistics.fmean, "Minimum": min, "Maximum": max}
 
@@ -217,6 +219,9 @@ class Scaling:
             **{"StartTime": self._now(), "StatusCode": status, **more},
         }
         self._save(activity)
+        for old in self._tables.activities.list(target_key(target)):
+            if old["StartTime"] < self._now() - _KEPT_SECONDS:
+                self._tables.activities.delete(key(target_key(target), old["ActivityId"]))
         return activity
 
     def _save(self, activity: Record) -> None:

@@ -26,6 +26,8 @@ from emulator.platform.monitoring import AlarmAction
 logger = logging.getLogger(__name__)
 
 _ACTIONS = {OK: "OKActions", ALARM: "AlarmActions", INSUFFICIENT_DATA: "InsufficientDataActions"}
+#: As long as AWS keeps the history of alarms (CloudWatch's guide: 30 days).
+_HISTORY_SECONDS = 30 * 24 * 3600.0
 _NEVER: tuple[float, Sequence[float]] = (0.0, ())
 #: How AWS says that a value is over a threshold.
 _WORDS = {
@@ -143,6 +145,8 @@ class CloudWatch:
         inner({**alarm, _ACTIONS[state]: told}, before, state, reason)
         for arn, refused in refusals.items():
             _note_action(alarm, arn, refused)
+        history, oldest = cloudwatch._history_entries(), cloudwatch._ts_iso(time.time() - _HISTORY_SECONDS)
+        history[:] = [item for item in history if item["Timestamp"] >= oldest]
         self._call(get_region(), alarm, state)
 
     def _call(self, region: str, alarm: Payload, state: str) -> None:

@@ -118,17 +118,6 @@ def test_provisioned_concurrency_is_warm_whatever_happens(aws: LocalAws, tmp_pat
     assert restored["here"] != second["here"]
 
 
-def test_a_function_that_does_not_start_has_no_provisioned_concurrency(aws: LocalAws) -> None:
-    aws.function("broken", "import nothing_of_this_name")
-    aws.lambda_.publish_version(FunctionName="broken")
-    which = {"FunctionName": "broken", "Qualifier": "1"}
-    asked = aws.lambda_.put_provisioned_concurrency_config(**which, ProvisionedConcurrentExecutions=1)
-    assert asked["Status"] == "IN_PROGRESS"
-    get = aws.lambda_.get_provisioned_concurrency_config
-    failed = wait_until(lambda: (found := get(**which))["Status"] != "IN_PROGRESS" and found)
-    assert (failed["Status"], failed["StatusReason"]) == ("FAILED", "FUNCTION_ERROR_INIT_FAILURE")
-
-
 def test_an_alias_is_scaled_by_its_use_and_by_the_clock(aws: LocalAws) -> None:
     make(aws, aws.role("scaled", LAMBDA_TRUST))
     scaling = aws.client("application-autoscaling")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import json
 import os
 import re
@@ -187,38 +186,6 @@ def test_killed_instances_come_back_and_nobody_gets_nonsense(aws: LocalSageMaker
     assert set(load.outcomes) <= {"version 1", "424 ModelError", "503 ServiceUnavailable"}
     # What was under way when an instance died, and what came while none was up.
     assert load.outcomes["424 ModelError"] <= 2 * 6
-
-
-def test_a_canary_is_rolled_back_by_its_alarm_and_neither_it_nor_the_next_one_loses_a_request(
-    aws: LocalSageMaker, role: str
-) -> None:
-    cloudwatch, alarm = aws.client("cloudwatch"), f"errors-{uuid.uuid4().hex[:8]}"
-    watched = {"Namespace": "Own", "MetricName": "Errors", "Period": 60, "EvaluationPeriods": 1, "Threshold": 1.0}
-    cloudwatch.put_metric_alarm(AlarmName=alarm, Statistic="Sum", ComparisonOperator="GreaterThanThreshold", **watched)
-    name = aws.endpoint(config(aws, role, "old", InitialInstanceCount=2))
-    routing = {
-        "Type": "CANARY",
-        "CanarySize": {"Type": "INSTANCE_COUNT", "Value": 1},
-        "WaitIntervalInSeconds": 2,
-    }
-    guarded = {
-        "BlueGreenUpdatePolicy": {"TrafficRoutingConfiguration": routing},
-        "AutoRollbackConfiguration": {"Alarms": [{"AlarmName": alarm}]},
-    }
-    new = config(aws, role, "new", InitialInstanceCount=2)
-    update = functools.partial(
-        aws.sagemaker.update_endpoint, EndpointName=name, EndpointConfigName=new, DeploymentConfig=guarded
-    )
-    with Load(aws, name) as load:
-        update()
-        wait_until(lambda: load.outcomes["version new"] > 20)
-        cloudwatch.set_alarm_state(AlarmName=alarm, StateValue="ALARM", StateReason="test")
-        described = aws.settled(name)
-        assert (described["EndpointConfigName"] != new, alarm in described["FailureReason"]) == (True, True)
-        cloudwatch.set_alarm_state(AlarmName=alarm, StateValue="OK", StateReason="test")
-        update()
-        assert aws.settled(name)["EndpointConfigName"] == new
-    assert set(load.outcomes) == {"version old", "version new"}
 
 
 def test_what_an_endpoint_captured_lies_in_the_bucket_as_model_monitor_reads_it(aws: LocalSageMaker, role: str) -> None:

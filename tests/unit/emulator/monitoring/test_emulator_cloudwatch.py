@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import statistics
+import time as clock
 from collections import defaultdict
 from collections.abc import Iterator
 from typing import Any
@@ -97,6 +98,18 @@ def test_an_alarm_follows_its_metric_and_acts_once_a_minute(
         assert cloudwatch.alarm_state("us-east-1", "a") == state
     assert called == [state for state in states if state == ALARM]
     assert cloudwatch.alarm_state("eu-west-1", "a") is None
+
+
+def test_the_history_of_alarms_is_kept_for_a_month(time: Time) -> None:
+    cloudwatch = installed()
+    cloudwatch.put_alarm("us-east-1", {"AlarmName": "a", **METRIC, **RULE, "TreatMissingData": "breaching"})
+    for days, kept in ((29, True), (31, False)):
+        time.now = clock.time() + days * 86400  # MiniStack writes the real time
+        for state in ("OK", "ALARM"):
+            request = {"AlarmName": "a", "StateValue": state, "StateReason": "test"}
+            cloudwatch.requests.call("SetAlarmState", request, CALLER)
+        told = cloudwatch.requests.call("DescribeAlarmHistory", {"HistoryItemType": "StateUpdate"}, CALLER)
+        assert bool(told["AlarmHistoryItems"]) is kept
 
 
 def test_the_reason_is_in_the_words_of_aws(time: Time) -> None:

@@ -3,16 +3,10 @@
 from __future__ import annotations
 
 import argparse
-from pathlib import Path
 
 import pytest
-from typer.testing import CliRunner
 
-from cli.errors import UsageError
-from cli.local.commands import app
 from emulator.platform.conditions import Conditions, SpotInterruption
-
-MEMBERS = "spot_interruption, quotas, access_log_seconds, stop_grace_seconds, clock, instance_start_seconds"
 
 
 def test_conditions_are_read_as_they_are_written() -> None:
@@ -23,34 +17,23 @@ def test_conditions_are_read_as_they_are_written() -> None:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("{", "{ is not JSON"),
-        ("[1]", f"--conditions is [1]: give an object with any of {MEMBERS}."),
-        ('{"access_log_second": 1}', f"--conditions has no access_log_second. There are: {MEMBERS}."),
-        ('{"stop_grace_seconds": -1}', "stop_grace_seconds is -1: give seconds"),
-        ('{"stop_grace_seconds": "x"}', "stop_grace_seconds is 'x': give seconds"),
-        ('{"access_log_seconds": Infinity}', "access_log_seconds is inf: give seconds"),
-        ('{"access_log_seconds": NaN}', "access_log_seconds is nan: give seconds"),
-        ('{"access_log_seconds": true}', "access_log_seconds is True: give seconds"),
-        ('{"clock": 0.5}', "clock is 0.5: give a number from 1 to 60."),
-        ('{"clock": NaN}', "clock is nan: give a number from 1 to 60."),
-        ('{"spot_interruption": {}}', "spot_interruption.after_seconds is None: give seconds"),
-        ('{"spot_interruption": {"after": 1}}', "spot_interruption has no after. There are: after_seconds, wait_secon"),
-        ('{"spot_interruption": 5}', "spot_interruption is 5: give an object"),
-        ('{"quotas": null}', "quotas is None: give an object"),
-        (
-            '{"quotas": {"Concurrent executions": "10"}}',
-            "The quota \"Concurrent executions\" is '10': give an integer.",
-        ),
+        ("{", "is '{': Invalid JSON"),
+        ("[1]", "Conditions are spot_interruption, quotas, access_log_seconds, stop_grace_seconds, clock, instance_s"),
+        ('{"access_log_second": 1}', "access_log_second is 1: Unexpected"),
+        ('{"stop_grace_seconds": -1}', "stop_grace_seconds is -1: Input should be greater than or equal to 0"),
+        ('{"stop_grace_seconds": "x"}', "stop_grace_seconds is 'x': Input should be a valid number"),
+        ('{"access_log_seconds": Infinity}', "access_log_seconds is inf: Input should be a finite number"),
+        ('{"access_log_seconds": NaN}', "access_log_seconds is nan: Input should be a finite number"),
+        ('{"access_log_seconds": true}', "access_log_seconds is True: Input should be a valid number"),
+        ('{"clock": 0.5}', "clock is 0.5: Input should be greater than or equal to 1"),
+        ('{"clock": NaN}', "clock is nan: Input should be"),
+        ('{"spot_interruption": {}}', "spot_interruption.after_seconds is {}: Field required"),
+        ('{"spot_interruption": {"after_seconds": 1, "after": 1}}', "spot_interruption.after is 1: Unexpected"),
+        ('{"quotas": null}', "quotas is None: Input should be"),
+        ('{"quotas": {"Concurrent executions": "10"}}', "quotas.Concurrent executions is '10': Input should be a vali"),
     ],
 )
 def test_what_is_no_condition_is_refused_by_name_and_value(text: str, message: str) -> None:
     with pytest.raises(argparse.ArgumentTypeError) as refused:
         Conditions.from_json(text)
     assert message in str(refused.value)
-
-
-@pytest.mark.parametrize("option", ["--access-log-delay", "--interrupt-spot-after", "--instance-start"])
-def test_the_command_refuses_a_time_without_end(tmp_path: Path, option: str) -> None:
-    answer = CliRunner().invoke(app, ["up", "--state-dir", str(tmp_path), option, "inf"])
-    assert isinstance(answer.exception, UsageError)
-    assert "is inf: give seconds" in str(answer.exception)

@@ -38,6 +38,15 @@ def test_an_alarm_scales_out_and_the_activity_says_so(aws: LocalScaling) -> None
     assert {"EndTime"} == ended.keys() - begun.keys()
 
 
+def test_activities_are_told_for_six_weeks(aws: LocalScaling) -> None:
+    high, _ = aws.track()
+    aws.alarm(high, 150.0)
+    aws.alarm(high, 150.0, after=42 * 86400 - 1)
+    assert len(aws.activities()) == 2
+    aws.alarm(high, 150.0, after=400)
+    assert [activity["Description"][-2] for activity in aws.activities()] == ["4", "3"]
+
+
 def test_scale_in_waits_for_its_cooldown_which_runs_on_the_clock_of_aws(tmp_path: Path) -> None:
     aws = LocalScaling(tmp_path, clock=10)
     high, low = aws.track(ScaleInCooldown=200)

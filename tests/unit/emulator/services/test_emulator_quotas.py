@@ -17,15 +17,19 @@ from emulator.sagemaker import SageMaker
 
 
 @pytest.mark.parametrize(
-    ("quota", "status", "message"),
+    ("option", "given", "status", "message"),
     [
-        ("nonsense", 2, "is not NAME=VALUE"),
-        ("nonsense=1", 3, 'There is no quota named "nonsense". There are: "'),
-        ("Concurrent executions=0", 3, "must be 1 or more, not 0"),
+        ("--quota", "nonsense", 2, "is not NAME=VALUE"),
+        ("--quota", "nonsense=1", 3, 'There is no quota named "nonsense". There are: "'),
+        ("--quota", "Concurrent executions=0", 3, "must be 1 or more, not 0"),
+        ("--access-log-delay", "inf", 2, "access_log_seconds is inf: Input should be a finite number"),
+        ("--interrupt-spot-after", "inf", 2, "after_seconds is inf: Input should be a finite number"),
     ],
 )
-def test_the_command_refuses_a_quota_that_is_none(tmp_path: Path, quota: str, status: int, message: str) -> None:
-    answer = CliRunner().invoke(app, ["up", "--state-dir", str(tmp_path), "--quota", quota])
+def test_the_command_refuses_what_is_no_condition(
+    tmp_path: Path, option: str, given: str, status: int, message: str
+) -> None:
+    answer = CliRunner().invoke(app, ["up", "--state-dir", str(tmp_path), option, given])
     assert getattr(answer.exception, "exit_code", None) == status
     assert message in str(answer.exception)
 
