@@ -3,6 +3,16 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Iterator
+
+_LONGEST_PAUSE_SECONDS = 30.0
+
+
+def pauses(first: float = 0.5) -> Iterator[float]:
+    """Yield the seconds to wait between attempts: doubled each time, up to half a minute."""
+    while True:
+        yield first
+        first = min(_LONGEST_PAUSE_SECONDS, 2 * first)
 
 
 class Clock:

@@ -12,6 +12,7 @@ import time
 from collections.abc import Mapping
 from pathlib import Path
 
+from emulator.platform.clock import pauses
 from emulator.platform.processes import ProcessRegistry
 from emulator.platform.settings import describe_exit, free_port
 from emulator.sagemaker.endpoints.http_client import ConnectionPool
@@ -28,10 +29,7 @@ _PINGS_MISSED_UNTIL_RESTART = 3
 _STARTUP_POLL_SECONDS = 0.05
 #: A server that exits before it is healthy is started once more: its port may have been taken meanwhile.
 _STARTS_UNTIL_FAILURE = 2
-#: Between restarts, doubled from the first to the longest.
-_FIRST_PAUSE_SECONDS = 0.5
-_LONGEST_PAUSE_SECONDS = 30.0
-#: After a server that ran this long the pauses begin anew.
+#: After a server that ran this long the pauses between restarts begin anew.
 _STABLE_SECONDS = 60.0
 
 
@@ -101,7 +99,7 @@ class Instance:
     def _run(self) -> None:
         if self._after_seconds:
             self._stopping.wait(self._after_seconds)
-        pause = _FIRST_PAUSE_SECONDS
+        waits = pauses()
         for starts in itertools.count(1):
             began = time.monotonic()
             try:
@@ -116,9 +114,8 @@ class Instance:
                 self.failure = problem
                 break
             if time.monotonic() - began > _STABLE_SECONDS:
-                pause = _FIRST_PAUSE_SECONDS
-            self._stopping.wait(pause)
-            pause = min(_LONGEST_PAUSE_SECONDS, 2 * pause)
+                waits = pauses()
+            self._stopping.wait(next(waits))
         self._settled.set()
 
     def _run_server(self) -> tuple[str, bool]:

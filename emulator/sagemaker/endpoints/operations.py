@@ -14,6 +14,7 @@ from pathlib import Path
 
 from emulator.autoscaling.records import deregister
 from emulator.platform.awsapi import Caller, Payload, operation
+from emulator.platform.clock import pauses
 from emulator.platform.errors import refuse
 from emulator.platform.host import Host
 from emulator.platform.store import Record, Store
@@ -24,10 +25,6 @@ from emulator.sagemaker.endpoints.serverless import make_variant
 from emulator.sagemaker.resources import ENDPOINT, ENDPOINT_CONFIG, MODEL, Resources
 
 logger = logging.getLogger(__name__)
-
-#: Between attempts to bring an endpoint back after a restart of the server, doubled from the first to the longest.
-_FIRST_PAUSE_SECONDS = 1.0
-_LONGEST_PAUSE_SECONDS = 30.0
 
 
 class Endpoints:
@@ -270,8 +267,7 @@ class Endpoints:
                 record["EndpointStatus"] = "InService"
 
         self._endpoints.insist(lambda: self._endpoints.change(arn, change))
-        pause = _FIRST_PAUSE_SECONDS
-        while True:
+        for pause in pauses():
             try:
                 fleet.start()
                 return
@@ -281,7 +277,6 @@ class Endpoints:
                 logger.warning("%s is not back yet: %s", arn, error)
             if self._stopping.wait(pause):
                 return
-            pause = min(_LONGEST_PAUSE_SECONDS, 2 * pause)
 
     def _remove(self, arn: str) -> None:
         record = self._endpoints.require_arn(arn)

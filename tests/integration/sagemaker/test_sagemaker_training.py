@@ -91,17 +91,6 @@ def test_network_isolation_takes_the_credentials_away(aws: LocalSageMaker, role:
     assert [name for name in environment if name.startswith("AWS_")] == []
 
 
-def test_every_instance_is_a_process_of_its_own(aws: LocalSageMaker, role: str) -> None:
-    job = start(aws, role, LOOK_AROUND, instances=3)
-    assert aws.ended(job)["TrainingJobStatus"] == "Completed"
-    facts = [json.loads(content) for _, content in sorted(aws.output(job).items())]
-    environments = [found["environment"] for found in facts]
-    assert [e["SM_CURRENT_HOST"] for e in environments] == ["algo-1", "algo-2", "algo-3"]
-    assert {e["SM_HOSTS"] for e in environments} == {'["algo-1","algo-2","algo-3"]'}
-    assert len({(e["SM_MASTER_ADDR"], e["SM_MASTER_PORT"]) for e in environments}) == 1
-    assert [len(found["inputs"]) for found in facts] == [5, 5, 5]
-
-
 def test_metrics_and_log_lines_are_seen_while_the_job_runs(aws: LocalSageMaker, role: str) -> None:
     program = """
 import time

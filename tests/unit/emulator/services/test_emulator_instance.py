@@ -3,27 +3,21 @@
 from __future__ import annotations
 
 import functools
+import itertools
 import os
 import sys
-import threading
 from collections.abc import Iterator
 from pathlib import Path
-from types import SimpleNamespace
-from typing import Any
-from unittest.mock import Mock
 
 import pytest
-from emulator_fixtures import CALLER, FakeRole, FakeS3, make_host
+from emulator_fixtures import FakeRole, FakeS3
 from waiting import wait_until
 
+from emulator.platform.clock import pauses
 from emulator.platform.processes import ProcessRegistry, process_started
-from emulator.platform.store import Store
 from emulator.sagemaker.endpoints import instance as instance_module
-from emulator.sagemaker.endpoints.fleet import FleetError
 from emulator.sagemaker.endpoints.instance import Instance
-from emulator.sagemaker.endpoints.operations import Endpoints
 from emulator.sagemaker.logs import LogStream
-from emulator.sagemaker.resources import ENDPOINT, Resources
 
 SERVER = """
 import http.server, os, pathlib, signal, sys, time
@@ -104,40 +98,8 @@ def test_a_new_instance_starts_no_server_before_its_time(bench: Bench, monkeypat
     assert (made.settled(), bench.pids()) == (False, [])
 
 
-class Pauses(threading.Event):
-    """Is set after so many pauses, which it writes down."""
-
-    def __init__(self, count: int) -> None:
-        super().__init__()
-        self.count, self.taken = count, list[float | None]()
-
-    def wait(self, timeout: float | None = None) -> bool:
-        self.taken.append(timeout)
-        if len(self.taken) == self.count:
-            self.set()
-        return self.is_set()
-
-
-def test_the_pauses_between_restarts_grow_until_a_server_runs_for_long(bench: Bench) -> None:
-    made = bench.start()
-    made._settled.wait()
-    made.stop()
-    made._stopping = pauses = Pauses(8)
-    made._run_server = lambda: ("died", False)  # type: ignore[method-assign]
-    made._run()
-    assert pauses.taken == [0.5, 1, 2, 4, 8, 16, 30, 30]
-
-
-def test_the_pauses_between_recoveries_of_an_endpoint_grow(tmp_path: Path) -> None:
-    store = Store(tmp_path)
-    endpoints = Endpoints(make_host(tmp_path), store)
-    record = Resources(store, ENDPOINT).create(CALLER, {"EndpointName": "e"}, EndpointStatus="InService")
-    fleet: Any = SimpleNamespace(start=Mock(side_effect=FleetError("no model")))
-    endpoints._fleets["eu-west-1", "e"] = fleet
-    endpoints._stopping = pauses = Pauses(7)
-    endpoints._recover(record["EndpointArn"], fleet)
-    assert pauses.taken == [1, 2, 4, 8, 16, 30, 30]
-    store.close()
+def test_the_pauses_between_attempts_grow() -> None:
+    assert list(itertools.islice(pauses(), 8)) == [0.5, 1, 2, 4, 8, 16, 30, 30]
 
 
 @pytest.mark.parametrize("answers", [False, True])

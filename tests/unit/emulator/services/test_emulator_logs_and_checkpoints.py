@@ -51,20 +51,6 @@ def quick_sync(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(checkpoints, "SYNC_SECONDS", 0.05)
 
 
-def test_new_checkpoints_are_uploaded_while_the_program_runs(tmp_path: Path) -> None:
-    s3 = FakeS3(**{"ckpt/old": b"old"})
-    sync = CheckpointSync(s3, "s3://bucket/ckpt/", [tmp_path], "job")
-    sync.download()
-    with sync.syncing():
-        (tmp_path / "new").write_bytes(b"new")
-        wait_until(lambda: s3.objects.get("ckpt/new") == b"new")
-        (tmp_path / "new").write_bytes(b"newer")
-        wait_until(lambda: s3.objects.get("ckpt/new") == b"newer")
-        (tmp_path / "last").write_bytes(b"last")
-    assert s3.objects == {"ckpt/old": b"old", "ckpt/new": b"newer", "ckpt/last": b"last"}
-    assert "ckpt/old" not in s3.uploads, "what came from S3 need not go back"
-
-
 def test_a_checkpoint_says_when_it_was_written(tmp_path: Path) -> None:
     s3 = FakeS3(**{"ckpt/somebody-elses": b"old"})
     saved: list[list[str]] = []
