@@ -99,7 +99,7 @@ def install(services: Mapping[str, Service], checkpoint: Callable[[], None]) -> 
         changes = {name: _after(checkpoint, getattr(resource, name)) for name in ("create", "update", "delete")}
         provisioners._RESOURCE_HANDLERS[resource.type_name] = {**changes, "update_with_logical_id": True}
         provisioners._REPLACING_PROPERTIES[resource.type_name] = resource.replacing_properties
-        if isinstance(resource, NamedResource | ScalableTarget):
+        if isinstance(resource, NamedResource):
             provisioners._STACK_TAG_PROPERTY[resource.type_name] = ("Tags", "list")
 
     # The types block until what they make is in service: an endpoint fetches its model from the S3 of this very server.

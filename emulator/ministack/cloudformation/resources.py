@@ -222,9 +222,8 @@ class ScalableTarget(ResourceType):
         return self._register(new)
 
     def _register(self, properties: Payload) -> Created:
-        """Register the target with its scheduled actions; the tags of a stack do not reach it, as its type has none."""
-        own = {key: value for key, value in properties.items() if key not in ("ScheduledActions", "Tags")}
-        self.call("RegisterScalableTarget", own)
+        """Register the target with its scheduled actions."""
+        self.call("RegisterScalableTarget", {k: v for k, v in properties.items() if k != "ScheduledActions"})
         identity = "|".join(str(properties[key]) for key in _TARGET_MEMBERS)
         for action in properties.get("ScheduledActions") or []:
             self.call("PutScheduledAction", {**action, **_target(identity)})
