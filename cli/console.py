@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
 import re
+import sys
 import threading
+import webbrowser
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from datetime import timedelta
@@ -122,6 +125,12 @@ def _print_lines(task: progress.Task, ended: threading.Event) -> None:
         count = f" {task.completed:,}/{task.total:,}{' bytes' * task.fields['in_bytes']}" if task.total else ""
         error_console.print(f"{task.description}{count} ({_Pace().render(task)})")  # no part of a result
         interval = min(2 * interval, _PLAIN_MOST)
+
+
+def open_in_browser(address: str) -> None:
+    """Open an address where there is a desktop; a browser in text mode must not take the terminal."""
+    if sys.platform in ("darwin", "win32") or os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY"):
+        webbrowser.open(address)
 
 
 def ask(question: str, *, yes: bool | None = None) -> None:

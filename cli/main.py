@@ -35,6 +35,7 @@ from cli.serving import container_image
 from cli.training import commands as training
 from cli.training import packaging, report
 from cli.tuning import commands as tuning
+from cli.ui import command as page
 from infra.settings import stages
 
 
@@ -92,7 +93,16 @@ app.add_typer(models.app, name="models")
 app.add_typer(container_image.app, name="image")
 for _command in (
     *(training.train, report.report, packaging.package, deploying.deploy, classifying.classify, classifying.evaluate),
-    *(batch.batch, costs.cost, loading.load_test, planning.plan, looking.status, doctor.doctor, auditing.audit),
+    *(
+        page.ui,
+        batch.batch,
+        costs.cost,
+        loading.load_test,
+        planning.plan,
+        looking.status,
+        doctor.doctor,
+        auditing.audit,
+    ),
     *(destroying.destroy, demo.demo, demo.demo_scaling),
 ):
     app.command()(_command)

@@ -29,6 +29,8 @@ logger = logging.getLogger(__name__)
 # What the log and the metrics tell about one request, by the names that docs/function.md gives.
 Record = dict[str, Any]
 
+# The names of the same measures in the header Server-Timing.
+_TIMINGS = {"limit": "limit_ms", "fetch": "fetch_ms", "endpoint": "endpoint_ms", "total": "duration_ms"}
 _METHODS = {"/": "POST", "/health": "GET, HEAD", "/openapi.json": "GET, HEAD"}
 # Left for answering before Lambda ends the function, which would cost the caller our answer and us the environment.
 _ANSWER_SECONDS = 0.5
@@ -78,6 +80,10 @@ class Service:
                     record["detail"] = error.detail
                 headers |= error.headers
                 body = {"error": {"code": error.code, "message": error.message}}
+        # Of a fetch that failed, its time would tell which hosts there are.
+        if record["route"] == "classify" and record["status"] == 200:
+            steps = [f"{name};dur={record[key]}" for name, key in _TIMINGS.items() if key in record]
+            headers["server-timing"] = ", ".join(steps)
         self._report(record)
         if record["route"] != "openapi":  # a document whose form is another's
             body["request_id"] = request_id

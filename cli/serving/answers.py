@@ -42,6 +42,8 @@ class _Answer(_Strict):
     predictions: Annotated[list[_Prediction], Field(min_length=1)]
     model: _Model
     scores: Annotated[list[_Probability], Field(min_length=1)] | None = None
+    known: bool | None = None
+    ood_score: Annotated[float, Field(ge=0)] | None = None
 
 
 _ANY: TypeAdapter[_Failure | _Answer] = TypeAdapter(_Failure | _Answer)

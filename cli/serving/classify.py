@@ -13,7 +13,7 @@ import typer
 from rich.table import Column, Table
 
 from cli.aws import Stage
-from cli.console import AsJson, console, progress_bar, show
+from cli.console import AsJson, console, error_console, progress_bar, show
 from cli.data.commands import SAMPLE_DIR
 from cli.data.dataset import find_data_set
 from cli.errors import NotReadyError, WorkFailedError
@@ -40,7 +40,7 @@ def classify(
     for name in images:
         if not _is_url(name) and not (Path(name).is_file() and os.access(name, os.R_OK)):
             raise NotReadyError(f"There is no image at {name} that can be read.")
-    client = FunctionClient(context.obj)
+    client = FunctionClient(context.obj, say=error_console.print)
     failures = 0
     for name in images:
         if _is_url(name):

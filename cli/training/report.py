@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
-import sys
 import tempfile
-import webbrowser
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -14,7 +11,7 @@ import typer
 from rich.table import Table
 
 from cli.aws import ROOT, Stage
-from cli.console import AsJson, progress_bar, show
+from cli.console import AsJson, open_in_browser, progress_bar, show
 from cli.errors import NotReadyError, aws_errors
 from cli.training.job_names import job_name, job_path, jobs_here
 from cli.training.packaging import newest_job
@@ -54,10 +51,8 @@ def report(
             f"{type(error).__name__}: {error}"
         ) from error
     show({"page": page, **metrics}, table, f"The report: {page}")
-    # A text browser must not take the terminal.
-    desktop = sys.platform in ("darwin", "win32") or os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY")
-    if open_ and desktop and not as_json:
-        webbrowser.open(page.resolve().as_uri())
+    if open_ and not as_json:
+        open_in_browser(page.resolve().as_uri())
 
 
 def fetch_report(stage: Stage, output: Path, *, job: str | None = None) -> Path:

@@ -76,11 +76,13 @@ def test_an_image_from_a_url_is_classified_and_only_its_host_is_logged(tmp_path,
     ):
         reachable = {"resolver": lambda *_: ["127.0.0.1"], "is_permitted": lambda _: True, "port": web.port}
         fetcher = ImageFetcher(1000, 5, **reachable, tls=authority.client())
-        status, _, _ = Caller(server, fetcher)({"url": "https://dogs.example/private/dog.jpg?token=hush"})
+        status, headers, _ = Caller(server, fetcher)({"url": "https://dogs.example/private/dog.jpg?token=hush"})
     assert (status, server.requests[0].body) == (200, JPEG)
     (record,) = [record for record in caplog.records if record.message == "request"]
     assert (record.source, record.url_host, record.image_bytes) == ("url", "dogs.example", len(JPEG))
-    assert record.fetch_ms > 0
+    told = "fetch;dur={0.fetch_ms}, endpoint;dur={0.endpoint_ms}, total;dur={0.duration_ms}"
+    assert headers["server-timing"] == told.format(record)
+    assert 0 < record.fetch_ms < record.duration_ms
     assert "hush" not in str(record.__dict__) and "private" not in str(record.__dict__)
 
 
@@ -101,7 +103,7 @@ def test_a_bad_request_is_answered_before_the_endpoint_hears_of_it(event, status
         actual, headers, body = Caller(server, max_image_bytes=2000)(event)
     assert (actual, body["error"]["code"]) == (status, code)
     assert status != 405 or headers["allow"] == ("GET, HEAD" if event["rawPath"] == "/health" else "POST")
-    assert not server.requests
+    assert not server.requests and "server-timing" not in headers
     assert getattr(caplog.records[-1], "detail", "") is not None
 
 

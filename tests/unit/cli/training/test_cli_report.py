@@ -15,7 +15,6 @@ from typer.testing import CliRunner
 
 from cli import main
 from cli.errors import NotReadyError
-from cli.training import report as command
 from cli.training.report import fetch_report, figures_table
 from model.training.report.report import write_report
 
@@ -76,7 +75,7 @@ def test_the_figures_are_printed_and_the_page_opened_on_a_desktop(outputs, opene
     if not desktop:
         monkeypatch.delenv("DISPLAY")
         monkeypatch.delenv("WAYLAND_DISPLAY", raising=False)
-        monkeypatch.setattr(command.sys, "platform", "linux")
+        monkeypatch.setattr("sys.platform", "linux")
     result = CliRunner().invoke(main.app, ["report", "--from", str(outputs), *options])
     test = json.loads((outputs / "metrics.json").read_text())["test"]
     assert result.exit_code == 0, result.output
