@@ -5,8 +5,11 @@ The tests share one deployment and run in the order in which they stand here; th
 
 from __future__ import annotations
 
+import base64
 import json
 import re
+import signal
+import subprocess
 from collections.abc import Callable
 from typing import Any
 
@@ -14,7 +17,9 @@ import boto3
 import pytest
 from clone import Project
 from emulator_fixtures import tar_gz, untar
+from page_server import GIVE, chromium, needs_chromium
 from PIL import Image
+from playwright.sync_api import expect
 
 
 @pytest.fixture(scope="module")
@@ -64,6 +69,28 @@ def test_the_figures_of_the_report_are_those_of_the_deployed_model(demo: Project
     assert (folder / "report.html").read_text().count('<img src="data:image/jpeg') == len(metrics["mistakes"])
     error = {when: found["expected_calibration_error"] for when, found in metrics["calibration"]["test"].items()}
     assert error["after"] < error["before"]
+
+
+@needs_chromium
+def test_a_newcomer_drops_an_image_on_the_page_and_reads_its_label(demo: Project) -> None:
+    image = next((demo.root / "data/sample/test").rglob("*.jpg"))
+    answer = json.loads(demo.kennel("classify", str(image), "--json"))
+    label, known = answer["predictions"][0]["label"], answer["known"]
+    command = ["kennel", "ui", "--port", "0", "--no-open"]
+    with subprocess.Popen(command, cwd=demo.root, env=demo.environment, stdout=subprocess.PIPE, text=True) as serving:
+        try:
+            address = re.search(r"http://127[.0-9:]+/", serving.stdout.readline())[0]
+            with chromium() as browser:
+                page = browser.new_page()
+                page.goto(address)
+                page.evaluate(GIVE, ["drop", "", base64.b64encode(image.read_bytes()).decode()])
+                expect(page.get_by_role("status")).to_contain_text(f"{label}, ")
+                for text in ("endpoint and model", "the function itself", f"{label} in the data set"):
+                    expect(page.locator("article")).to_contain_text(text)
+                assert page.get_by_text("Probably none of these").is_visible() is not known
+        finally:
+            serving.send_signal(signal.SIGINT)
+        assert serving.wait(20) == 0
 
 
 def test_status_and_doctor_see_a_sound_stage_and_a_role_that_was_changed_by_hand(demo, client):

@@ -3,21 +3,17 @@
 import base64
 import io
 import json
-import shutil
-from pathlib import Path
 
 import pytest
 from lambda_fakes import fake_server, reply
-from page_server import client_of, page_server
+from page_server import GIVE, chromium, client_of, needs_chromium, page_server
 from PIL import Image
-from playwright.sync_api import expect, sync_playwright
+from playwright.sync_api import expect
 
 from cli.ui.server import PAGE
 
-CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
-pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium is installed: apt-get install chromium")
+pytestmark = needs_chromium
 HOSTILE = "<img src=x onerror=alert(1)><script>alert(2)<!script>" + "Wolf" * 30
-GIVE = Path(__file__).with_name("give.js").read_text(encoding="utf-8")
 
 
 def picture(width=64, file_format="PNG"):
@@ -41,8 +37,7 @@ def refusal(status, retry_after=30):
 
 @pytest.fixture(scope="module")
 def browser():
-    with sync_playwright() as started, started.chromium.launch(executable_path=CHROMIUM) as browser:
-        expect.set_options(timeout=20_000)
+    with chromium() as browser:
         yield browser
 
 
