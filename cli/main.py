@@ -20,6 +20,7 @@ from cli.batch import commands as batch
 from cli.console import console, error_console, plain
 from cli.costs import command as costs
 from cli.data import commands as data
+from cli.drift import command as drifting
 from cli.errors import KennelError
 from cli.help import Sections
 from cli.load import command as loading
@@ -92,18 +93,11 @@ app.add_typer(tuning.app, name="tune")
 app.add_typer(models.app, name="models")
 app.add_typer(container_image.app, name="image")
 for _command in (
-    *(training.train, report.report, packaging.package, deploying.deploy, classifying.classify, classifying.evaluate),
-    *(
-        page.ui,
-        batch.batch,
-        costs.cost,
-        loading.load_test,
-        planning.plan,
-        looking.status,
-        doctor.doctor,
-        auditing.audit,
-    ),
-    *(destroying.destroy, demo.demo, demo.demo_scaling),
+    *(training.train, report.report, packaging.package, deploying.deploy),
+    *(classifying.classify, page.ui, classifying.evaluate, batch.batch),
+    *(loading.load_test, planning.plan, costs.cost),
+    *(looking.status, doctor.doctor, drifting.drift, auditing.audit, destroying.destroy),
+    *(demo.demo, demo.demo_scaling),
 ):
     app.command()(_command)
 

@@ -17,7 +17,7 @@ from pydantic import PlainValidator, StrictBool
 
 from infra import instance_types
 from infra.container_images import ECR_IMAGE_URI, AccountId, ContainerImage, url_suffix
-from infra.tables.alarms import AlarmSettings
+from infra.tables.alarms import AlarmSettings, DriftSettings
 from infra.tables.cost_guard import CostGuardSettings
 from infra.tables.function import FunctionSettings, LogRetentionDays
 from infra.tables.gate import GateSettings
@@ -183,6 +183,8 @@ class Settings(Table):
     notebook: NotebookSettings | None = None
     #: Absent: no alarms.
     alarms: AlarmSettings | None = None
+    #: Absent: no alarm on what `kennel drift --publish` sends.
+    drift: DriftSettings | None = None
     #: Absent: no budget, and nothing is stopped.
     cost_guard: CostGuardSettings | None = None
     #: What examines the templates, and what of it is accepted.
@@ -197,6 +199,8 @@ class Settings(Table):
             yield "account: account and region belong together, set both or neither"
         if self.serving.rollout and not self.alarms:
             yield "serving.rollout: goes back by alarms; add the table [alarms]"
+        if self.drift and not (self.alarms and self.serving.capture):
+            yield "drift: looks at captured requests, and pages; add the tables [serving.capture] and [alarms]"
         if self.cost_guard:
             yield from self._guard_conflicts(self.cost_guard)
         uri = ECR_IMAGE_URI.fullmatch(self.serving.image)

@@ -104,6 +104,7 @@ def _watching(settings: Settings) -> Iterator[Cost]:
     metrics, scaling = FUNCTION_METRICS + SERVER_METRICS, settings.serving.scaling
     alarms = ALARMS[settings.serving.kind] if settings.alarms else 0
     alarms += _ALARMS_PER_POLICY if settings.function.scaling else 0
+    alarms, metrics = (number + 1 if settings.drift else number for number in (alarms, metrics))
     fast = _ALARMS_PER_POLICY if scaling and scaling.metric == "concurrency" else 0
     alarms += _ALARMS_PER_POLICY if scaling and not fast else 0
     usd = alarms * UNIT["alarm_month"] + fast * UNIT["alarm_high_resolution_month"]

@@ -73,6 +73,8 @@ class InferenceStack(Stack):
                 EndpointScaling(self, "Scaling", endpoint=endpoint, settings=settings.serving.scaling)
         if alarms:
             alarms.watch_function(classifier.function)
+            if settings.drift:
+                alarms.watch_drift(metrics, settings.project.capitalize())
             CfnOutput(self, "AlarmTopicArn", value=alarms.topic.topic_arn)
         Dashboard(
             self,

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Annotated
+from typing import Annotated, Literal
 
 from infra.validation import Table, between, matching
 
 Percent = Annotated[float, between(0.1, 100)]
 PerMinute = Annotated[int, between(1, 100_000)]
+#: What `kennel drift` compares: six numbers of each image, two shares, and the classes.
+Figure = Literal["confidence", "brightness", "contrast", "sharpness", "aspect", "size", "blank", "unknown", "predicted"]
 Email = Annotated[str, matching(r"[^@\s]+@[^@\s]+\.[^@\s]+", "an e-mail address")]
 
 
@@ -26,3 +28,11 @@ class AlarmSettings(Table):
     function_throttles: PerMinute = 5
     #: Who gets an e-mail, once that address has confirmed AWS's first one; absent: only who subscribes to the topic.
     email: Email | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class DriftSettings(Table):
+    """An alarm on the number of figures that `kennel drift --publish` found to have drifted."""
+
+    #: Figures that may differ from the training, such as "predicted", where callers have other dogs than the data set.
+    ignore: tuple[Figure, ...] = ()

@@ -9,7 +9,7 @@ from templates import SynthesisedStage, allowed, role_for, statements, text
 from cli.costs.planned import ALARMS
 from infra import application
 from infra.settings import Settings
-from infra.tables.alarms import AlarmSettings
+from infra.tables.alarms import AlarmSettings, DriftSettings
 from infra.tables.cost_guard import CostGuardSettings
 from infra.tables.serving import CaptureSettings, EndpointScalingSettings, InstanceSchedule, RolloutSettings
 
@@ -70,7 +70,17 @@ def full(synthesise, stages) -> SynthesisedStage:
     capture = CaptureSettings(sampling_percent=5, days=9)
     prod = stages["prod"].settings
     serving = replace(prod.serving, scaling=scaling, rollout=rollout, capture=capture)
-    return synthesise(replace(prod, serving=serving, alarms=AlarmSettings(email="a@example.org")))
+    alarms, drift = AlarmSettings(email="a@example.org"), DriftSettings()
+    return synthesise(replace(prod, serving=serving, alarms=alarms, drift=drift))
+
+
+def test_one_figure_that_has_drifted_pages_and_the_alarm_stays_until_the_next_run(full):
+    alarms = [each["Properties"] for each in full.resources("inference", ALARM).values()]
+    (alarm,) = (each for each in alarms if each["MetricName"] == "DriftedFigures")
+    assert (alarm["Namespace"], alarm["Threshold"], alarm["Statistic"]) == ("Kennel", 0, "Maximum")
+    assert (alarm["EvaluationPeriods"], alarm["DatapointsToAlarm"], alarm["TreatMissingData"]) == (1, 1, "ignore")
+    assert [each["Name"] for each in alarm["Dimensions"]] == ["EndpointName", "VariantName"]
+    assert alarm["AlarmActions"] == alarms[0]["AlarmActions"]
 
 
 def test_somebody_gets_an_e_mail_if_the_settings_say_who(full):

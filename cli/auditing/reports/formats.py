@@ -5,12 +5,14 @@ from __future__ import annotations
 import hashlib
 import json
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import asdict
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
+from rich.console import RenderableType
 from rich.text import Text
 
 from cli.auditing.findings import Finding, Report
@@ -94,4 +96,9 @@ def as_html(report: Report) -> str:
     return made.encode("ascii", "xmlcharrefreplace").decode()  # whatever the shell's encoding is
 
 
-FORMATS = {"table": as_table, "json": as_json, "sarif": as_sarif, "html": as_html}
+FORMATS: dict[str, Callable[[Report], RenderableType]] = {
+    "table": as_table,
+    "json": as_json,
+    "sarif": as_sarif,
+    "html": as_html,
+}

@@ -57,8 +57,17 @@ class Alarms(Construct):
         self._alarm("FunctionErrors", errors, failed, f"More than {failed} calls of the function a minute fail")
         self._alarm("FunctionThrottles", throttles, refused, f"More than {refused} calls of it a minute get 429")
 
-    def _alarm(self, name: str, metric: cloudwatch.IMetric, threshold: float, what: str) -> cloudwatch.IAlarm:
-        """Make an alarm on what a metric must not exceed for 2 of 3 minutes."""
+    def watch_drift(self, metrics: EndpointMetrics, namespace: str) -> None:
+        """Watch what `kennel drift --publish` sends; the state stays until it sends another value."""
+        drifted = metrics.of("DriftedFigures", "Maximum", namespace=namespace)
+        what = "Callers' images, or the answers to them, are no longer like those of the training: kennel drift"
+        self._alarm("Drift", drifted, 0, what, once=True)
+
+    def _alarm(
+        self, name: str, metric: cloudwatch.IMetric, threshold: float, what: str, *, once: bool = False
+    ) -> cloudwatch.IAlarm:
+        """Make an alarm on what a metric must not exceed for 2 of 3 minutes, or `once`, until its next value."""
+        missing = cloudwatch.TreatMissingData
         alarm = cloudwatch.Alarm(
             self,
             name,
@@ -66,10 +75,10 @@ class Alarms(Construct):
             metric=metric,
             threshold=threshold,
             comparison_operator=cloudwatch.ComparisonOperator.GREATER_THAN_THRESHOLD,
-            evaluation_periods=3,
-            datapoints_to_alarm=2,
+            evaluation_periods=1 if once else 3,
+            datapoints_to_alarm=1 if once else 2,
             # Before the first deployment is through, and whenever nobody calls, there is no metric at all.
-            treat_missing_data=cloudwatch.TreatMissingData.NOT_BREACHING,
+            treat_missing_data=missing.IGNORE if once else missing.NOT_BREACHING,
         )
         page = actions.SnsAction(self.topic)
         alarm.add_alarm_action(page)

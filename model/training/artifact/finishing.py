@@ -21,7 +21,7 @@ import torch
 from ...core.artifact import ONNX_FILE, WEIGHTS_FILE, ModelCard, file_version
 from ...core.machine import available_vcpus, memory_bytes
 from ...core.packaging import BEST_FILE, add_serving_program, write_metrics
-from ...core.predictor import onnx_session, softmax
+from ...core.predictor import Predictor, onnx_session, softmax
 from ...core.transforms import Preprocessing
 from ..config import TrainingConfig
 from ..data.dataset import Fingerprint, display_labels
@@ -38,6 +38,7 @@ from .changes import Limits
 from .export import check_export, export_onnx
 from .precision import COMPARED_IMAGES, Decision, choose_precision, cpu_model
 from .quantize import CALIBRATION_IMAGES
+from .reference import reference
 
 log = logging.getLogger(__name__)
 
@@ -111,6 +112,8 @@ def finish(config: TrainingConfig, trained: Trained, *, started: float, should_s
         "valid": _reliability(softmax(logits), answers), "test": None,
     }  # fmt: skip
     write()
+    if not should_stop():
+        metrics["reference"] = reference(Predictor.load(model_dir), answers.images.paths, config.num_cpus)
     if "test" in splits and not should_stop():
         tested = evaluate_artifact(model_dir, splits["test"], threads=config.num_cpus, should_stop=should_stop)
         if tested is not None:
@@ -186,6 +189,7 @@ def write_model(
         "test": None,
         "calibration": None,
         "mistakes": [],
+        "reference": None,
         "data_set": {
             "fingerprint": trained.identity.digest,
             "counts": data_set.counts,

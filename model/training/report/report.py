@@ -30,7 +30,7 @@ HISTORY_FILE = "history.csv"
 # The worst mistakes that the page shows, and their images.
 MISTAKES = 18
 IMAGE_FILES = tuple(f"mistake-{number:02}.jpg" for number in range(1, MISTAKES + 1))
-_TEMPLATES = Path(__file__).parent / "templates"
+TEMPLATES = Path(__file__).parent / "templates"
 # Of the images in the report, pixels of the longer side: sharp at the size at which they are shown.
 THUMBNAIL = 240
 _THUMBNAIL_QUALITY = 78
@@ -88,7 +88,7 @@ def history_csv(epochs: Sequence[Mapping[str, Any]]) -> str:
 def render(metrics: Mapping[str, Any], thumbnails: Sequence[bytes | None] = ()) -> str:
     """Return the page of what `metrics.json` holds; `thumbnails` are JPEGs of the mistakes, None: no image."""
     environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(_TEMPLATES),
+        loader=jinja2.FileSystemLoader(TEMPLATES),
         autoescape=True,
         undefined=jinja2.StrictUndefined,
         trim_blocks=True,
@@ -102,7 +102,7 @@ def render(metrics: Mapping[str, Any], thumbnails: Sequence[bytes | None] = ()) 
     split = "valid" if metrics["test"] is None else "test"
     measured, calibration = metrics[split], metrics["calibration"][split]
     cells, images = measured["confusion_cells"], [one["images"] for one in measured["per_class"]]
-    script, style = ((_TEMPLATES / name).read_text(encoding="utf-8") for name in ("report.js", "report.css"))
+    script, style = ((TEMPLATES / name).read_text(encoding="utf-8") for name in ("report.js", "report.css"))
     return environment.get_template("report.html").render(
         model=model,
         metrics=metrics,

@@ -18,13 +18,16 @@ import pytest
 from clone import Project
 from emulator_fixtures import tar_gz, untar
 from page_server import GIVE, chromium, needs_chromium
-from PIL import Image
+from PIL import Image, ImageEnhance
 from playwright.sync_api import expect
+from waiting import wait_until
 
 
 @pytest.fixture(scope="module")
 def demo(project: Project) -> Project:
     """The project after `kennel demo`, whose output is in `demo.log`."""
+    settings = project.root / "infra/environments/local.toml"
+    settings.write_text(settings.read_text() + "\n[serving.capture]\nsampling_percent = 100\n\n[drift]\n")
     output = project.kennel("demo", "--port", str(project.port))
     (project.root / "demo.log").write_text(output)
     project.start_local_aws()  # it runs already: takes over its environment
@@ -143,6 +146,27 @@ def test_a_batch_labels_a_prefix_once_names_what_it_cannot_read_and_goes_on_with
     # Nothing is left of the jobs but the labels.
     for prefix in ("batch/input/.manifests/", "batch/output/holiday/.jobs/"):
         assert "Contents" not in s3.list_objects_v2(Bucket=bucket, Prefix=prefix)
+
+
+def test_ordinary_images_are_no_drift_and_dark_ones_are_found_and_page(demo, client, figures, tmp_path):
+    s3, bodies = client("s3"), dict[str, bytes]()
+    (bucket,) = (found["Name"] for found in s3.list_buckets()["Buckets"] if "databucket" in found["Name"])
+
+    def captured() -> int:
+        for key in (each["Key"] for each in s3.list_objects_v2(Bucket=bucket, Prefix="captured/").get("Contents", ())):
+            bodies[key] = bodies.get(key) or s3.get_object(Bucket=bucket, Key=key)["Body"].read()
+        return sum(body.count(b"\n") for body in bodies.values())
+
+    wait_until(lambda: captured() >= figures["test_images"], 180)
+    assert '"drifted": true' not in demo.kennel("drift", "--json")
+    before, dark = captured(), [str(tmp_path / f"{number}.jpg") for number in range(140)]
+    for path, copy in zip(sorted((demo.root / "data/sample/test").rglob("*.jpg")), dark, strict=False):
+        ImageEnhance.Brightness(Image.open(path)).enhance(0.3).save(copy)
+    demo.kennel("classify", *dark)
+    wait_until(lambda: captured() >= before + len(dark), 180)
+    assert "Drift: brightness" in demo.kennel("drift", "--publish", "--no-open", ends_with=6)
+    of_drift = {"AlarmNamePrefix": "kennel-local-inference-AlarmsDrift", "StateValue": "ALARM"}
+    wait_until(lambda: client("cloudwatch").describe_alarms(**of_drift)["MetricAlarms"], 180)
 
 
 def test_a_broken_artifact_rolls_back_and_the_old_model_keeps_answering(demo, client):

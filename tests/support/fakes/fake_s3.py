@@ -83,8 +83,8 @@ class FakeS3:
     def get_paginator(self, _: str) -> FakeS3:
         return self
 
-    def paginate(self, *, Bucket: str, Prefix: str) -> list[dict[str, Any]]:
-        keys = [key for key in self.objects if key.startswith(Prefix)]
+    def paginate(self, *, Bucket: str, Prefix: str, StartAfter: str = "") -> list[dict[str, Any]]:
+        keys = [key for key in self.objects if key.startswith(Prefix) and key > StartAfter]
         return [{}, *({"Contents": [self._listed(key)], "Versions": self._versions(key)} for key in keys), {}]
 
     def _versions(self, key: str) -> list[dict[str, Any]]:

@@ -221,6 +221,7 @@ def rolled(instances: str, strategy: str, percent: int) -> str:
         (scaled("metric = 'concurrency'"), "serving.scaling.concurrent_requests_per_instance: goes with metric = "),
         (scaled(f"schedules = [{MORNING}, {MORNING}]"), "serving.scaling.schedules: more than one is named morning"),
         (scaled(f"schedules = [{MORNING.replace('9', '1')}]"), "serving.scaling.schedules[0].min_instances: 2 is more"),
+        ("alarms = {}\ndrift = {}", "drift: looks at captured requests, and pages; add the tables"),
         ("serving.rollout = {}", "serving.rollout: goes back by alarms; add the table [alarms]"),
         ("alarms = {}\nserving.rollout = {percent = 20}", "serving.rollout.percent: goes with strategy = "),
         (rolled("initial_instances = 1", "canary", 50), 'serving.rollout.strategy: "canary" moves at most half'),

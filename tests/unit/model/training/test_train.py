@@ -96,6 +96,7 @@ def test_metrics_hold_what_a_report_needs(trained):
     assert [sum(count for _, _, count in found) for found in cells] == [12, 12]
     assert set(metrics["data_set"]["skipped"]) == {f"{split}/{LABELS[0]}/broken.jpg" for split in ("train", "test")}
     assert all(name in errors for name in metrics["data_set"]["skipped"])
+    assert [image.keys() >= {"predicted", "confidence", "size"} for image in metrics["reference"]] == [True] * 12
     assert metrics["export"]["agreement"] == 1.0
     assert not metrics["interrupted"]
 
