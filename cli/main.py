@@ -27,7 +27,7 @@ from cli.load import command as loading
 from cli.local import commands as local
 from cli.local import demo
 from cli.models import commands as models
-from cli.operating import deploying, destroying
+from cli.operating import deploying, destroying, new_stage
 from cli.operating import status as looking
 from cli.operating.doctor import command as doctor
 from cli.planning import command as planning
@@ -93,7 +93,7 @@ app.add_typer(tuning.app, name="tune")
 app.add_typer(models.app, name="models")
 app.add_typer(container_image.app, name="image")
 for _command in (
-    *(training.train, report.report, packaging.package, deploying.deploy),
+    *(training.train, report.report, packaging.package, new_stage.init, deploying.deploy),
     *(classifying.classify, page.ui, classifying.evaluate, batch.batch),
     *(loading.load_test, planning.plan, costs.cost),
     *(looking.status, doctor.doctor, drifting.drift, auditing.audit, destroying.destroy),

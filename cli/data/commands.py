@@ -14,7 +14,7 @@ from cli.data import check as data_check
 from cli.data import shrink as data_shrink
 from cli.data.dataset import find_data_set, named, print_notes, read_data_set
 from cli.data.push import data_set_name, data_set_prefix, push_data_set, require_keys
-from cli.errors import NotReadyError
+from cli.errors import NotReadyError, UsageError
 from cli.help import Sections
 
 app = typer.Typer(cls=Sections, help="Draw, pull, check, shrink and push data sets.", no_args_is_help=True)
@@ -54,17 +54,28 @@ def draw_sample(directory: Path, *, seed: int, breeds: int, per_class: tuple[int
 
 @app.command()
 def pull(
-    directory: Annotated[Path, typer.Argument(help="Where to put it.")] = Path("data/breeds"),
+    directory: Annotated[
+        Path | None, typer.Argument(help="Where to put it (default: data/breeds, or data/ and the set's name).")
+    ] = None,
+    published: Annotated[
+        str | None, typer.Option("--set", help="A published set: pets, flowers, food or eurosat.", metavar="NAME")
+    ] = None,
     url: Annotated[
-        str, typer.Option(help="A zip archive (default: 8,351 photographs of 133 breeds, 1.1 GB).")
-    ] = BREEDS_URL,
+        str | None, typer.Option(help="A zip archive (default: 8,351 photographs of 133 breeds, 1.1 GB).")
+    ] = None,
     sha256: Annotated[str | None, typer.Option(help="What the archive's checksum must be.")] = None,
     as_json: AsJson = False,
 ) -> None:
     """Download and check a data set; goes on after an interruption."""
     from cli.data import pull as data_pull  # requests takes a tenth of a second to import
 
-    data_pull.pull(directory, url, sha256)
+    if published and (url or sha256):
+        raise UsageError("--set says where the set is, and what its checksums are: leave out --url and --sha256.")
+    directory = directory or Path("data", published or "breeds")
+    if published:
+        data_pull.pull_set(directory, published)
+    else:
+        data_pull.pull(directory, url or BREEDS_URL, sha256)
     data_check.check_and_print(find_data_set(directory))
 
 

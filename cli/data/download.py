@@ -20,6 +20,7 @@ _BUSY = (408, 425, 429, 500, 502, 503, 504)
 _RETRY = urllib3.Retry(4, backoff_factor=1, retry_after_max=60, status_forcelist=_BUSY, raise_on_status=False)
 # What the signed addresses of S3, CloudFront and Google's storage add: it changes while the file is the same.
 _SIGNATURE = re.compile(r"(?i)x-(amz|goog)-.*|signature|expires|policy|key-pair-id|awsaccesskeyid|googleaccessid")
+_OTHERWISE = "Name another address with --url, or fetch it by other means; docs/data.md says where to put it."
 _KEPT = "What has arrived is kept; the same command goes on from there."
 
 
@@ -117,11 +118,11 @@ def _ask(session: requests.Session, url: str, headers: dict[str, str]) -> reques
         raise NotReadyError(f"{name} leads to an address without encryption, {public_url(response.url)}.")
     if response.status_code not in (200, 206, 416):
         answer = f"{public_url(response.url)} answers {response.status_code} {response.reason}"
-        raise NotReadyError(f"{answer}: it is not there, or not for everybody.", "Name another address with --url.")
+        raise NotReadyError(f"{answer}: it is not there, or not for everybody.", _OTHERWISE)
     get = response.headers.get
     unlimited = get("Transfer-Encoding") or get("Content-Encoding") not in (None, "", "identity")
     if response.status_code != 416 and (unlimited or not get("Content-Length", "").isdecimal()):
-        raise NotReadyError(f"{name} is sent compressed or without its length.", "Fetch it by other means to DIR.zip.")
+        raise NotReadyError(f"{name} is sent compressed or without its length.", _OTHERWISE)
     return response
 
 

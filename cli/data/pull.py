@@ -1,4 +1,4 @@
-"""Fetch a published data set: download, compare with what was fetched before, unpack."""
+"""Fetch a data set: download, compare with its checksum or what was fetched before, unpack."""
 
 from __future__ import annotations
 
@@ -6,17 +6,23 @@ import hashlib
 import json
 import os
 import re
+import shutil
+from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 from cli.console import console, progress_bar
 from cli.data.dataset import named, only_writer, whole_folder
 from cli.data.download import address_digest, discard, download, public_url, require_web_address
+from cli.data.published import published_sets, torchvision_datasets
 from cli.data.unzip import ArchiveError, unzip
 from cli.errors import NotReadyError, UsageError
 
 _SHA256 = re.compile(r"[0-9a-f]{64}")
+_ROOM = 2.1  # bytes on the disk for one of an archive: itself, the images, and what file systems add to small files
 
 
 @dataclass(frozen=True)
@@ -45,6 +51,55 @@ def pull(directory: Path, url: str, sha256: str | None) -> None:
         _pull(directory, url, sha256)
 
 
+def pull_set(directory: Path, name: str) -> None:
+    """Fetch and unpack a published set, or do nothing where it lies already; a UsageError lists the sets there are.
+
+    What has arrived lies in ``DIRECTORY.archives`` until all is unpacked. Files that a person has put there, under the
+    publisher's names, are used and kept.
+    """
+    if (published := (offered := published_sets()).get(name)) is None:
+        known = "".join(f"\n  {key}: {one.title}" for key, one in offered.items())
+        raise UsageError(f"There is no published set {name!r}. There are:{known}")
+    directory = named(directory)
+    folder, record = (directory.with_name(directory.name + end) for end in (".archives", ".source.json"))
+    with only_writer(directory.parent):
+        before, url = _read(record), published.archives[0]["url"]
+        if _is_there(directory, before, url, None):
+            return
+        size, free = sum(archive["size"] for archive in published.archives), shutil.disk_usage(directory.parent).free
+        console.print(f"{published.title}. {published.images:,} images, {size / 1e6:,.0f} MB to download.")
+        console.print(f"Licence, as {published.page} states it: {published.licence}.")
+        needed = _ROOM * size - sum(path.stat().st_size for path in folder.glob("*"))
+        if free < needed:
+            have = f"{directory.parent} has {free / 1e9:.1f} GB free"
+            raise NotReadyError(f"{have}; archives and images need {needed / 1e9:.1f} GB.", "Make room.")
+        folder.mkdir(exist_ok=True)
+        archives = [_archive(folder, archive) for archive in published.archives]
+        source = _verified(archives[0], url, None, before)
+        with whole_folder(directory) as new, progress_bar("Unpacking"):
+            published.unpack(archives, new.with_name("unpacked"), new)
+            _write(record, source)
+        for archive in archives:
+            if archive.suffix == ".part":
+                discard(archive)
+        with suppress(OSError):  # what a person has put there
+            folder.rmdir()
+
+
+def _archive(folder: Path, archive: Mapping[str, Any]) -> Path:
+    """Return an archive of a published set, downloaded if it is not there; a NotReadyError if it is another one."""
+    path: Path = folder / archive["url"].rpartition("/")[2]
+    part = path.with_name(f"{path.name}.part")
+    if not path.is_file():
+        with progress_bar(f"Downloading {path.name}", in_bytes=True) as report:
+            download(archive["url"], part, report=report)
+        path = part
+    if not torchvision_datasets().utils.check_integrity(path, archive["md5"]):
+        discard(part)
+        raise NotReadyError(f"{path} is not what was published: its MD5 is not {archive['md5']}.", "Fetch it again.")
+    return path
+
+
 def _pull(directory: Path, url: str, sha256: str | None) -> None:
     archive, record, part = (directory.with_name(directory.name + end) for end in (".zip", ".source.json", ".zip.part"))
     before = _read(record)
@@ -60,7 +115,7 @@ def _pull(directory: Path, url: str, sha256: str | None) -> None:
             with progress_bar("Unpacking", in_bytes=True) as report, whole_folder(directory) as new:
                 unpacked = unzip(archive, new, report=report)
                 # Before the folder has its name, and only if it gets one: of something unusable no checksum is kept.
-                record.write_text(json.dumps(asdict(source), indent=2) + "\n", encoding="utf-8")
+                _write(record, source)
         except ArchiveError:
             discard(part)
             raise
@@ -99,6 +154,10 @@ def _verified(archive: Path, url: str, sha256: str | None, before: Source | None
             f"{keep}, or accept the new one with --sha256 {found}.",
         )
     return source
+
+
+def _write(record: Path, source: Source) -> None:
+    record.write_text(json.dumps(asdict(source), indent=2) + "\n", encoding="utf-8")
 
 
 def _read(record: Path) -> Source | None:

@@ -23,7 +23,6 @@ from botocore.config import Config
 from cli.aws import Stage, delete_objects
 from cli.console import progress_bar
 from cli.data.dataset import data_set_errors
-from cli.data.fast_put import FastPut
 from cli.errors import NotReadyError, UsageError, aws_errors
 from cli.parallel import map_unordered
 from infra.bucket_layout import DATA_SET_MANIFESTS, DATA_SETS
@@ -102,7 +101,7 @@ def push_files(stage: Stage, files: Mapping[str, Path], prefix: str, manifest_ke
     """
     require_keys(prefix, files)
     bucket = stage.data_bucket
-    s3 = stage.client("s3", config=Config(max_pool_connections=_UPLOADS, signature_version="s3v4"))
+    s3 = stage.client("s3", config=Config(max_pool_connections=_UPLOADS))
     with aws_errors():
         listed = stage.listed("s3", "list_objects_v2", "Contents", Bucket=bucket, Prefix=prefix)
         present = {item["Key"].removeprefix(prefix): item["ETag"] for item in listed}
@@ -114,14 +113,13 @@ def push_files(stage: Stage, files: Mapping[str, Path], prefix: str, manifest_ke
             body = json.dumps(manifest.copy(), sort_keys=True, ensure_ascii=False).encode()  # it goes on growing
             s3.put_object(Bucket=bucket, Key=manifest_key, Body=body, ContentType="application/json")
 
+        def send(key: str) -> None:
+            body = _read(files[key])
+            # Here and not where results are gathered: an upload that ends after Ctrl-C is one that was done, too.
+            etag = s3.put_object(Bucket=bucket, Key=prefix + key, Body=body)["ETag"]
+            manifest[key] = (hashlib.sha256(body).hexdigest(), etag)
+
         if changed:
-            put = FastPut(stage.session, s3, bucket, _UPLOADS)
-
-            def send(key: str) -> None:
-                body = _read(files[key])
-                # Here and not where results are gathered: an upload that ends after Ctrl-C is one that was done, too.
-                manifest[key] = (hashlib.sha256(body).hexdigest(), put(prefix + key, body))
-
             _upload(send, changed, save)
         stale = sorted(present.keys() - files.keys())
         delete_objects(s3, bucket, [{"Key": prefix + key} for key in stale])

@@ -33,7 +33,7 @@ def drift(
     open_: Annotated[bool, typer.Option("--open/--no-open", help="Open the page where there is a browser.")] = True,
     as_json: AsJson = False,
 ) -> None:
-    """Compare callers' images with the training's (exit code 6: drift).
+    """Compare callers' images with training's (exit code 6: drift).
 
     Needs captured requests ([serving.capture]). Exit code 3: there are too few, or the model has no reference.
     """

@@ -21,7 +21,7 @@ from cli import console, main
 from cli.help import _HELP
 
 KENNEL: Any = typer.main.get_command(main.app)
-NO_FIGURES = {"ui", "train", "tune", "tune stop", "models approve", "image build", "image push", "data sample"}
+NO_FIGURES = {"init", "ui", "train", "tune", "tune stop", "models approve", "image build", "image push", "data sample"}
 NO_FIGURES |= {f"local {command}" for command in ("up", "down", "env", "logs")}
 NEED_AWS = """train|train --on ec2|train --follow a|report|package|tune|tune status|tune stop|deploy --yes storage
 models list|models deploy --yes|image push|batch s3://a/b/|status|doctor|audit|destroy --yes""".replace("\n", "|")

@@ -2,31 +2,23 @@
 
 from __future__ import annotations
 
-import base64
-import hashlib
 import itertools
 import os
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import boto3
 import botocore.exceptions
 import pytest
-from botocore.config import Config
 from fake_s3 import FakeS3
 from fake_stage import FakeStage
-from lambda_fakes import FakeServer, fake_server, reply
 
 from cli.data import push as data_push
 from cli.data.dataset import read_data_set
-from cli.data.fast_put import FastPut
 from cli.data.push import PushResult, data_set_name, push_data_set
 from cli.errors import AwsError, NotReadyError, UsageError
 from infra.bucket_layout import DATA_SETS
 
 MANIFEST = "datasets/.manifests/dogs.json"
-STORED = reply(raw=b"", headers={"ETag": '"of the bytes"'})
 
 
 @pytest.fixture
@@ -122,34 +114,3 @@ def test_an_image_that_cannot_be_deleted_is_an_error(s3: FakeS3, folder: Path, m
 def test_a_name_that_would_not_do_in_a_key_is_refused(tmp_path: Path, name: str) -> None:
     with pytest.raises(UsageError, match="does not do as a data set's name"):
         data_set_name(tmp_path / "bad name", name or None)
-
-
-@pytest.fixture
-def server() -> Iterator[FakeServer]:
-    with fake_server(STORED) as server:
-        yield server
-
-
-@pytest.fixture
-def put(server: FakeServer, monkeypatch: pytest.MonkeyPatch) -> FastPut:
-    monkeypatch.setattr("cli.data.fast_put.getproxies", dict)
-    session = boto3.session.Session("key", "secret", region_name="eu-west-1")
-    config = Config(signature_version="s3v4", retries={"max_attempts": 3, "mode": "standard"}, proxies={})
-    s3 = session.client("s3", endpoint_url=f"http://127.0.0.1:{server.port}", config=config)
-    return FastPut(session, s3, "bucket", 2)
-
-
-def test_an_object_is_put_signed_and_with_its_checksum(put: FastPut, server: FakeServer) -> None:
-    assert put("dogs/a b/ü+1.jpg", b"bytes") == '"of the bytes"'
-    (request,) = server.requests
-    assert (request.method, request.path, request.body) == ("PUT", "/bucket/dogs/a%20b/%C3%BC%2B1.jpg", b"bytes")
-    assert request.headers["x-amz-checksum-sha256"] == base64.b64encode(hashlib.sha256(b"bytes").digest()).decode()
-    assert "x-amz-content-sha256" in request.headers["authorization"]
-
-
-def test_what_is_refused_is_repeated_with_boto3_s_retries_and_errors(put: FastPut, server: FakeServer) -> None:
-    server.answers[:] = [reply(503, raw=b""), reply(503, raw=b""), STORED, reply(403, raw=b"")]
-    assert put("a.jpg", b"bytes") == '"of the bytes"'
-    with pytest.raises(botocore.exceptions.ClientError, match="403"):
-        put("b.jpg", b"bytes")
-    assert [request.path for request in server.requests] == ["/bucket/a.jpg"] * 3 + ["/bucket/b.jpg"] * 2
