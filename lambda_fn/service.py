@@ -127,10 +127,7 @@ class Service:
         deadline = deadline.within(self._settings.endpoint_timeout_seconds)
         with _timed(record, "endpoint_ms"):
             result = self._endpoint.classify(image, top_k=request.top_k, scores=request.scores, deadline=deadline)
-        body: dict[str, Any] = {"predictions": result.predictions, "model": result.model}
-        if result.scores is not None:
-            body["scores"] = result.scores
-        return body
+        return {"predictions": result.predictions, "model": result.model, **result.optional}
 
     def _check_health(self, record: Record, deadline: Deadline) -> dict[str, Any]:
         """Classify a tiny image, at most once in a few seconds however often one asks."""

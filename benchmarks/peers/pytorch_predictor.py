@@ -17,9 +17,9 @@ def load(model_dir: Path) -> Predictor:
     network = build(card.architecture, len(card.labels), weights=weights, input_size=card.input_size).eval()
 
     @torch.inference_mode()
-    def run(images: FloatArray) -> FloatArray:
+    def run(images: FloatArray) -> list[FloatArray]:
         logits: torch.Tensor = network(torch.from_numpy(images))
-        return logits.numpy()
+        return [logits.numpy()]
 
     predictor = Predictor(card, run)
     predictor.check()

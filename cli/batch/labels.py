@@ -113,6 +113,8 @@ def write_parquet(labels: Iterable[Label], path: Path) -> None:
         "probability": number,
         "predictions": pa.list_(prediction),
         "scores": pa.list_(number),
+        "known": pa.bool_(),
+        "ood_score": number,
         "error": pa.struct({"code": text, "message": text}),
         "model": pa.struct({"name": text, "version": text}),
         "sagemaker_model": text,

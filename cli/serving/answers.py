@@ -13,7 +13,7 @@ _Probability = Annotated[float, Field(ge=0, le=1 + 1e-6)]  # in single precision
 
 
 class _Strict(BaseModel):
-    model_config = ConfigDict(strict=True)
+    model_config = ConfigDict(strict=True, allow_inf_nan=False)  # infinity is no JSON
 
 
 class _Prediction(_Strict):
@@ -52,8 +52,8 @@ _ANY: TypeAdapter[_Failure | _Answer] = TypeAdapter(_Failure | _Answer)
 def parse_answer(content: bytes) -> dict[str, Any]:
     """Parse what `/invocations` or the function answers to one image; give its known fields and no others.
 
-    Either ``predictions`` (at least one), ``model`` and, where they were asked for, ``scores``; or ``error``. The
-    function adds a ``request_id``. A ValueError says that it is something else.
+    Either ``predictions`` (at least one), ``model`` and, where they are there, ``scores``, ``known`` and ``ood_score``;
+    or ``error``. The function adds a ``request_id``. A ValueError says that it is something else.
     """
     if len(content) > MAX_BYTES:
         raise ValueError("too long")

@@ -60,7 +60,8 @@ def describe(answer: Answer) -> str:
     """An answer as one line for a person."""
     if answer.error:
         return answer.error
-    return ", ".join(f"{found['label']} {found['probability']:.1%}" for found in answer.body["predictions"])
+    found = ", ".join(f"{one['label']} {one['probability']:.1%}" for one in answer.body["predictions"])
+    return f"probably none of these: {found}" if answer.body.get("known") is False else found
 
 
 def _is_url(name: str) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import http.client
 import json
+import math
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -27,15 +28,17 @@ _IMAGE_TYPE = "application/x-image"
 _THROTTLING = frozenset({"ThrottlingException", "Throttling", "TooManyRequestsException", "RequestLimitExceeded"})
 _MAX_ANSWER_BYTES = 6 * 1024 * 1024
 _MAX_MODEL_MESSAGE = 500
+# What an answer may have besides; `scores` only where they were asked for, the others where the model has them.
+_OPTIONAL: dict[str, tuple[type, ...]] = {"scores": (list,), "known": (bool,), "ood_score": (int, float)}
 
 
 @dataclass(frozen=True, slots=True)
 class Classification:
-    """What the model's server answered; `scores` is None unless asked for."""
+    """What the model's server answered: its predictions, the model, and the optional fields that it gave."""
 
     predictions: list[Any]
-    scores: list[float] | None
     model: dict[str, Any]
+    optional: dict[str, Any]
 
 
 class EndpointClient:
@@ -65,13 +68,17 @@ class EndpointClient:
 def _classification(payload: bytes) -> Classification:
     try:
         document = json.loads(payload, parse_constant=_refuse_constant)
-        predictions, model, scores = document["predictions"], document["model"], document.get("scores")
-        if not (isinstance(predictions, list) and isinstance(model, dict) and isinstance(scores, list | None)):
+        predictions, model = document["predictions"], document["model"]
+        optional = {name: document[name] for name in _OPTIONAL if document.get(name) is not None}
+        fit = all(type(value) in _OPTIONAL[name] for name, value in optional.items())
+        if not (fit and isinstance(predictions, list) and isinstance(model, dict)):
             raise TypeError("a member is of the wrong type")
+        if not 0 <= optional.get("ood_score", 0) < math.inf:  # 1e999 is JSON
+            raise ValueError("ood_score is out of range")
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         detail = f"{error!r} in {payload[:200]!r}"
         raise ModelFailedError("The model's answer is not understood.", detail=detail) from error
-    return Classification(predictions, scores, model)
+    return Classification(predictions, model, optional)
 
 
 def _refuse_constant(name: str) -> None:

@@ -7,7 +7,7 @@ import platform
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, NamedTuple, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -21,8 +21,12 @@ if TYPE_CHECKING:
 
 FloatArray = npt.NDArray[np.float32]
 
-# The network as a function: normalised images, float32 [N, 3, S, S], to logits, float32 [N, C].
-Engine = Callable[[FloatArray], FloatArray]
+# The network as a function: normalised images, float32 [N, 3, S, S], to logits, float32 [N, C], and the scores of
+# `OOD_OUTPUT`, float32 [N], where the network has them.
+Engine = Callable[[FloatArray], list[FloatArray]]
+
+# The output of a graph with the scores. Above 1 an image is probably of none of the labels.
+OOD_OUTPUT = "ood_score"
 
 _CPU_INFORMATION = Path("/proc/cpuinfo")
 
@@ -33,6 +37,14 @@ class Prediction:
 
     ranked: list[tuple[str, float]]
     scores: list[float]
+    ood_score: float | None = None  # of networks that have it
+
+
+class Outputs(NamedTuple):
+    """Of N images: probabilities, float64 [N, C]; out-of-distribution scores, float32 [N], if the network has them."""
+
+    probabilities: npt.NDArray[np.float64]
+    ood_scores: FloatArray | None = None
 
 
 class Predictor:
@@ -70,7 +82,7 @@ class Predictor:
     def check(self) -> None:
         """Run the network once; raise ArtifactError if it does not run or does not fit the model card."""
         try:
-            self.probabilities(np.zeros((1, 3, self.card.input_size, self.card.input_size), np.float32))
+            self.run(np.zeros((1, 3, self.card.input_size, self.card.input_size), np.float32))
         except ArtifactError:
             raise
         except Exception as error:  # the engines raise classes of their own
@@ -78,23 +90,25 @@ class Predictor:
 
     def predict(self, data: bytes, top_k: int = 5) -> Prediction:
         """Classify one image from its file's bytes and rank `top_k` labels, or all where there are fewer."""
-        return self.rank(self.probabilities(self.prepare(data)[np.newaxis])[0], top_k)
+        return self.rank(self.run(self.prepare(data)[np.newaxis]), top_k)
 
     def prepare(self, data: bytes) -> FloatArray:
         """Decode an image and turn it into the network's input, float32 [3, S, S]; see `decode` for what it refuses."""
         return self._preprocess(decode(data, target_size=self.card.resize_size, max_pixels=self._max_pixels))
 
-    def rank(self, probabilities: npt.NDArray[np.float64], top_k: int) -> Prediction:
-        """Return what the probabilities of one image, [C], say: the `top_k` likeliest labels, and all of them."""
+    def rank(self, outputs: Outputs, top_k: int) -> Prediction:
+        """Return what the outputs for one image say: the `top_k` likeliest labels, and all of them."""
+        probabilities, scores = outputs.probabilities[0], outputs.ood_scores
         best = np.argsort(-probabilities, kind="stable")[:top_k]  # ties keep the order of the labels
         return Prediction(
             ranked=[(self.card.display_labels[index], float(probabilities[index])) for index in best],
             scores=probabilities.tolist(),
+            ood_score=None if scores is None else float(scores[0]),
         )
 
-    def probabilities(self, images: FloatArray) -> npt.NDArray[np.float64]:
-        """Return the classes' probabilities, [N, C], for preprocessed images, float32 [N, 3, S, S]."""
-        logits = self._engine(images)
+    def run(self, images: FloatArray) -> Outputs:
+        """Run the network on preprocessed images, float32 [N, 3, S, S]; raise ArtifactError for what is no output."""
+        logits, *scores = self._engine(images)
         if logits.shape != (len(images), len(self.card.labels)):
             raise ArtifactError(
                 f"The network gives an output of shape {list(logits.shape)} for {len(images)} images, "
@@ -104,7 +118,16 @@ class Predictor:
             raise ArtifactError(
                 "The network's output is not finite: its weights are damaged, or its training diverged."
             )
-        return softmax(logits, self.card.temperature)
+        for found in scores:
+            if (
+                found.shape != (len(images),)
+                or found.dtype != np.float32
+                or not (np.isfinite(found) & (found >= 0)).all()
+            ):
+                raise ArtifactError(
+                    f"The network's output {OOD_OUTPUT} must be one number for each image, finite and at least 0."
+                )
+        return Outputs(softmax(logits, self.card.temperature), *scores)
 
 
 def softmax(logits: npt.NDArray[np.floating[Any]], temperature: float = 1.0) -> npt.NDArray[np.float64]:
@@ -157,4 +180,5 @@ def _onnx_engine(model_dir: Path, threads: int) -> Engine:
     inputs, outputs = ([node.name for node in nodes] for nodes in (session.get_inputs(), session.get_outputs()))
     if inputs != ["image"] or "logits" not in outputs:
         raise ArtifactError(f'{path} must have the one input "image" and an output "logits".')
-    return lambda images: session.run(["logits"], {"image": images})[0]
+    names = ["logits", OOD_OUTPUT][: 1 + (OOD_OUTPUT in outputs)]
+    return lambda images: session.run(names, {"image": images})

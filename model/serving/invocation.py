@@ -69,10 +69,12 @@ def classify(predictor: Predictor, image: bytes, options: Options) -> Answer:
         started = time.perf_counter()
         pixels = predictor.prepare(image)
         decoded = time.perf_counter()
-        probabilities = predictor.probabilities(pixels[np.newaxis])[0]
+        outputs = predictor.run(pixels[np.newaxis])
         timing = Timing(decoded - started, time.perf_counter() - decoded)
-        prediction = predictor.rank(probabilities, options.top_k)
+        prediction = predictor.rank(outputs, options.top_k)
         document: dict[str, Any] = {"predictions": [{"label": name, "probability": p} for name, p in prediction.ranked]}
+        if prediction.ood_score is not None:
+            document |= {"known": prediction.ood_score <= 1, "ood_score": prediction.ood_score}
         if options.scores:
             document["scores"] = prediction.scores
         document["model"] = {"name": predictor.card.name, "version": predictor.card.version}

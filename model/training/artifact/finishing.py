@@ -21,7 +21,7 @@ import torch
 from ...core.artifact import ONNX_FILE, WEIGHTS_FILE, ModelCard, file_version
 from ...core.machine import available_vcpus, memory_bytes
 from ...core.packaging import BEST_FILE, add_serving_program, write_metrics
-from ...core.predictor import Predictor, onnx_session, softmax
+from ...core.predictor import OOD_OUTPUT, Predictor, onnx_session, softmax
 from ...core.transforms import Preprocessing
 from ..config import TrainingConfig
 from ..data.dataset import Fingerprint, display_labels
@@ -30,12 +30,13 @@ from ..data.image_folder import ImageFolder
 from ..head.backbone import split
 from ..head.served import Int8Backbone
 from ..loop.calibration import at_temperature, fit_temperature, reliability
-from ..loop.evaluation import Answers, evaluate_artifact, fair_order, graph_logits
+from ..loop.evaluation import Answers, evaluate_artifact, fair_order, graph_outputs
 from ..loop.metrics import print_metrics
 from ..loop.state import NOTHING, Fit
 from ..report.report import MISTAKES, write_report
 from .changes import Limits
 from .export import check_export, export_onnx
+from .ood import FITTED_IMAGES, add_ood_score
 from .precision import COMPARED_IMAGES, Decision, choose_precision, cpu_model
 from .quantize import CALIBRATION_IMAGES
 from .reference import reference
@@ -73,10 +74,11 @@ class Trained:
 
 
 def finish(config: TrainingConfig, trained: Trained, *, started: float, should_stop: Callable[[], bool]) -> None:
-    """Write the artifact, choose its precision, calibrate it, measure it on the test split, and report.
+    """Write the artifact, choose its precision, add its score, calibrate it, measure it on the test split, and report.
 
-    `should_stop` is asked after every few images and leaves out the choice of the precision, the test, and validation
-    images beyond a few; the artifact is whole all the same. One that cannot be exported has weights and no graph.
+    `should_stop` is asked after every few images and leaves out the precision's choice, the out-of-distribution score,
+    the test, and validation images beyond a few; the artifact is whole all the same. One that cannot be exported has
+    weights and no graph.
     """
     splits, valid, model_dir = trained.data_set.splits, trained.valid, config.model_dir
     model_dir.mkdir(parents=True, exist_ok=True)
@@ -96,21 +98,28 @@ def finish(config: TrainingConfig, trained: Trained, *, started: float, should_s
     if config.precision == "auto" and trained.int8 is None and not should_stop():
         metrics["quantization"] = dataclasses.asdict(_choose_precision(config, trained, should_stop))
         write()  # the card must name the graph beside it, whenever the program is killed
+    if not should_stop():
+        metrics["ood"] = add_ood_score(
+            model_dir / ONNX_FILE, train=_served_images(config, trained, slice(FITTED_IMAGES)), valid=valid,
+            preprocessing=trained.preprocessing, threads=config.num_cpus, should_stop=should_stop,
+        )  # fmt: skip
+        write()
     # Of the graph that ships, and so the figures of the validation split are from here on.
     order = fair_order(len(valid))
-    logits = graph_logits(
-        onnx_session(model_dir / ONNX_FILE), trained.preprocessing, valid.pixels, order,
-        threads=config.num_cpus, should_stop=should_stop, least=MEASURED_ANYWAY,
+    logits, *scores = graph_outputs(
+        onnx_session(model_dir / ONNX_FILE), ["logits", *[OOD_OUTPUT] * bool(metrics["ood"])], trained.preprocessing,
+        valid.pixels, order, threads=config.num_cpus, should_stop=should_stop, least=MEASURED_ANYWAY,
     )  # fmt: skip
     order = order[: len(logits)]
     temperature = fit_temperature(logits, valid.targets[order])
     log.info("temperature %.3f, on %d validation images", temperature, len(order))
-    answers = Answers(splits["valid"].without(valid.skipped).take(order), softmax(logits, temperature))
+    answers = Answers(splits["valid"].without(valid.skipped).take(order), softmax(logits, temperature), *scores)
     metrics["valid"] = answers.evaluation().recorded()
     metrics["calibration"] = {
         "temperature": temperature, "images": len(order),
         "valid": _reliability(softmax(logits), answers), "test": None,
     }  # fmt: skip
+    metrics["ood"] = metrics["ood"] and metrics["ood"] | {"valid_known": answers.share_known}
     write()
     if not should_stop():
         metrics["reference"] = reference(Predictor.load(model_dir), answers.images.paths, config.num_cpus)
@@ -124,6 +133,7 @@ def finish(config: TrainingConfig, trained: Trained, *, started: float, should_s
             before = at_temperature(answers.probabilities, 1 / temperature)
             metrics["calibration"]["test"] = _reliability(before, answers)
             metrics["data_set"]["skipped"] |= skipped
+            metrics["ood"] = metrics["ood"] and metrics["ood"] | {"test_known": answers.share_known}
     metrics["mistakes"] = answers.worst_mistakes(trained.data_set.labels, MISTAKES)
     write()
     (model_dir / BEST_FILE).unlink(missing_ok=True)
@@ -132,13 +142,9 @@ def finish(config: TrainingConfig, trained: Trained, *, started: float, should_s
 
 def _choose_precision(config: TrainingConfig, trained: Trained, should_stop: Callable[[], bool]) -> Decision:
     """Replace the graph by its int8 form where that has earned its place."""
-    train = trained.data_set.splits["train"].without(trained.skipped)
-    order = fair_order(len(train))
-    known = min(CALIBRATION_IMAGES, len(train) // 2)
-    # The images that are decoded for training have another shape.
+    known = min(CALIBRATION_IMAGES, (len(trained.data_set.splits["train"]) - len(trained.skipped)) // 2)
     calibration, compared = (
-        decode_for_serving(train.take(part), trained.preprocessing, config.num_cpus)
-        for part in (order[:known], order[known : known + COMPARED_IMAGES])
+        _served_images(config, trained, part) for part in (slice(known), slice(known, known + COMPARED_IMAGES))
     )
     decision = choose_precision(
         config.model_dir / ONNX_FILE,
@@ -152,6 +158,12 @@ def _choose_precision(config: TrainingConfig, trained: Trained, should_stop: Cal
     )
     log.info("ships as %s after %.1f s: %s", decision.precision, decision.seconds, decision.reason)
     return decision
+
+
+def _served_images(config: TrainingConfig, trained: Trained, part: slice) -> Images:
+    """Decode a part of the training images, in fair order: those that were decoded for training have another shape."""
+    train = trained.data_set.splits["train"].without(trained.skipped)
+    return decode_for_serving(train.take(fair_order(len(train))[part]), trained.preprocessing, config.num_cpus)
 
 
 def write_model(
@@ -188,6 +200,7 @@ def write_model(
         "valid": outcome.best.recorded(),
         "test": None,
         "calibration": None,
+        "ood": None,
         "mistakes": [],
         "reference": None,
         "data_set": {

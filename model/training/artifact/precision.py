@@ -20,7 +20,7 @@ import onnxruntime
 from ...core.predictor import FloatArray, onnx_session, softmax
 from ...core.transforms import Preprocessing
 from ..data.decoded import Images
-from ..loop.evaluation import evaluate_probabilities, fair_order, graph_logits
+from ..loop.evaluation import evaluate_probabilities, fair_order, graph_outputs
 from ..whole_files import write_whole
 from .changes import Changes, Limits
 from .quantize import Quantizer
@@ -128,7 +128,9 @@ def choose_precision(
 
     def answers(session: onnxruntime.InferenceSession) -> list[FloatArray]:
         found = [
-            graph_logits(session, preprocessing, images.pixels, order, threads=threads, should_stop=should_stop)
+            graph_outputs(
+                session, ["logits"], preprocessing, images.pixels, order, threads=threads, should_stop=should_stop
+            )[0]
             for images, order in splits
         ]
         if should_stop():

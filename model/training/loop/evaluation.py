@@ -15,7 +15,7 @@ import numpy.typing as npt
 import onnxruntime
 
 from ...core.decoding import ImageError
-from ...core.predictor import FloatArray, Predictor
+from ...core.predictor import FloatArray, Outputs, Predictor
 from ...core.transforms import Preprocessing
 from ..data.image_folder import Split
 from .calibration import losses
@@ -31,15 +31,21 @@ Result = TypeVar("Result")
 
 @dataclass(frozen=True)
 class Answers:
-    """The probabilities, float64 [N, C], that a model gave the N images of a split that could be read."""
+    """What a model gave the N images of a split that could be read; its scores, [N], are None where it has none."""
 
     images: Split
-    probabilities: npt.NDArray[np.float64]
+    probabilities: npt.NDArray[np.float64]  # [N, C]
+    ood_scores: FloatArray | None = None
 
     @property
     def targets(self) -> npt.NDArray[np.int64]:
         """The images' classes, int64 [N]."""
         return np.asarray(self.images.targets)
+
+    @property
+    def share_known(self) -> float | None:
+        """The share of the images that the model calls known."""
+        return None if self.ood_scores is None else float((self.ood_scores <= 1).mean())
 
     def evaluation(self) -> Evaluation:
         """Sum them up."""
@@ -82,10 +88,9 @@ def evaluate_artifact(
     """
     predictor = Predictor.load(model_dir)
 
-    def answer(path: Path) -> npt.NDArray[np.float64] | str:
+    def answer(path: Path) -> Outputs | str:
         try:
-            (found,) = predictor.probabilities(predictor.prepare(path.read_bytes())[np.newaxis])
-            return np.asarray(found)
+            return predictor.run(predictor.prepare(path.read_bytes())[np.newaxis])
         except (ImageError, OSError) as error:
             return str(error)
 
@@ -101,7 +106,10 @@ def evaluate_artifact(
         log.warning("no image of the %s split is readable: the model is not measured with it", split.name)
         return None
     split.refuse_unreadable(skipped)
-    return Answers(split.without(skipped), np.stack([one for one in results if not isinstance(one, str)])), skipped
+    found = [one for one in results if not isinstance(one, str)]
+    scores = [one.ood_scores for one in found if one.ood_scores is not None]
+    probabilities = np.concatenate([one.probabilities for one in found])
+    return Answers(split.without(skipped), probabilities, np.concatenate(scores) if scores else None), skipped
 
 
 def evaluate_probabilities(probabilities: npt.NDArray[np.float64], targets: npt.NDArray[np.int64]) -> Evaluation:
@@ -109,8 +117,9 @@ def evaluate_probabilities(probabilities: npt.NDArray[np.float64], targets: npt.
     return Evaluation.of(losses(probabilities, targets), targets, probabilities.argmax(axis=1), probabilities.shape[1])
 
 
-def graph_logits(
+def graph_outputs(
     session: onnxruntime.InferenceSession,
+    names: Sequence[str],
     preprocessing: Preprocessing,
     pixels: npt.NDArray[np.uint8],
     order: Sequence[int],
@@ -118,21 +127,21 @@ def graph_logits(
     threads: int,
     should_stop: Callable[[], bool],
     least: int = 0,
-) -> FloatArray:
-    """Run a graph on the decoded images of these indices; return logits, float32 [N, C], bit for bit the server's.
+) -> list[FloatArray]:
+    """Run a graph on the decoded images of these indices; return these of its outputs, bit for bit the server's.
 
     When it is asked to stop and has the answers to `least` images, it returns those of the first N of `order`.
     `pixels` are uint8 [M, S, S, 3]; `session` has one thread, the caller's.
     """
 
-    def answer(start: int) -> FloatArray:
-        batch = preprocessing.normalise(pixels[order[start : start + _BATCH]])
-        return np.asarray(session.run(["logits"], {"image": batch})[0])
+    def answer(start: int) -> list[FloatArray]:
+        return list(session.run(names, {"image": preprocessing.normalise(pixels[order[start : start + _BATCH]])}))
 
     def enough(batches: int) -> bool:
         return batches * _BATCH >= least and should_stop()
 
-    return np.concatenate(_in_threads(answer, range(0, len(order), _BATCH), threads, enough))
+    batches = _in_threads(answer, range(0, len(order), _BATCH), threads, enough)
+    return [np.concatenate(parts) for parts in zip(*batches, strict=True)]
 
 
 def _in_threads(

@@ -111,6 +111,7 @@ def render(metrics: Mapping[str, Any], thumbnails: Sequence[bytes | None] = ()) 
         split_names=_SPLIT_NAMES,
         measured=measured,
         calibration=calibration,
+        known=(metrics.get("ood") or {}).get(f"{split}_known"),
         best=metrics["epochs"][metrics["best_epoch"] - 1],
         curves=_curves(metrics),
         # The worst F1 first, classes without any last.

@@ -21,9 +21,10 @@ from cli.serving.function_client import Answer
 
 MODEL = {"name": "dogs", "version": "sha256:1"}
 GOOD: dict[str, Any] = {"predictions": [{"label": "Pug", "probability": 0.5}], "scores": [0.5, 0.5], "model": MODEL}
+GOOD |= {"known": False, "ood_score": 1.5}
 RECORD = {
     "image": str, "etag": str, "sagemaker_model": str, "label": str, "probability": float, "predictions": list,
-    "scores": list, "model": dict, "error": dict, "request_id": str,
+    "scores": list, "model": dict, "error": dict, "request_id": str, "known": bool, "ood_score": float,
 }  # fmt: skip
 DEEP = b'{"predictions":' + b"[" * 100_000 + b"]" * 100_000 + b"}"
 #: Any text, halves of characters too.
@@ -58,6 +59,10 @@ BAD = {
     "probability-true": bad(predictions=[{"label": "Pug", "probability": True}]),
     "no-predictions": bad(predictions=[]),
     "scores-infinite": bad(scores=[float("inf")]),
+    "known-number": bad(known=1),
+    "ood-score-text": bad(ood_score="0.5"),
+    "ood-score-negative": bad(ood_score=-0.5),
+    "ood-score-infinite": bad(ood_score=float("inf")),
     "model-text": bad(model="dogs"),
     "error-text": bad(error="x"),
     "error-half-a-character": bad(error={"code": "\udfff", "message": "x"}),

@@ -27,7 +27,9 @@ CHECKS = {
     # Whether bytes are an image, and a URL leads to one, no form tells.
     "positive_data_acceptance": {"expected-statuses": ["2xx", 415, 422]},
 }
-ENDPOINT: Any = SimpleNamespace(classify=lambda *_, **__: Classification(scores=[0.5], **ANSWER))  # type: ignore
+ENDPOINT: Any = SimpleNamespace(
+    classify=lambda *_, **__: Classification(optional={"scores": [0.5], "known": True, "ood_score": 0.4}, **ANSWER)
+)  # type: ignore
 FETCHER: Any = SimpleNamespace(fetch=lambda *_: b"an image")
 SETTINGS = Settings.from_environment({"ENDPOINT_NAME": "dogs-1", "AWS_REGION": "us-east-1"})
 SERVICE = Service(SETTINGS, ENDPOINT, FETCHER)

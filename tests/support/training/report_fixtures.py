@@ -44,6 +44,7 @@ def make_metrics(root: Path, labels: Sequence[str], *, accuracy: float = 0.8, **
         "valid": answers.evaluation().recorded(),
         "test": answers.evaluation().recorded(),
         "calibration": {"temperature": 0.75, "images": len(targets), "valid": both, "test": both},
+        "ood": {"threshold_share": 0.95, "valid_known": 0.95, "test_known": 0.925},
         "mistakes": answers.worst_mistakes(labels, 18),
         "data_set": {
             "fingerprint": "sha256:" + "1" * 64,

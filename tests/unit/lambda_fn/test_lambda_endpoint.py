@@ -43,7 +43,8 @@ def failure(server, **options):
 def test_the_request_is_invoke_endpoint():
     scores = [0.1, 1 / 3, 1e-30]
     environ = dict(CREDENTIALS)
-    with fake_server(reply(document={**ANSWER, "scores": scores})) as server:
+    optional = {"scores": scores, "known": False, "ood_score": 1.5}
+    with fake_server(reply(document={**ANSWER, **optional, "extra": 1})) as server:
         client = EndpointClient(server.settings(runtime_url=f"http://127.0.0.1:{server.port}/aws"), environ)
         result = classify(server, client=client, top_k=3, scores=True)
         environ["AWS_ACCESS_KEY_ID"] = "ROTATED"
@@ -56,7 +57,7 @@ def test_the_request_is_invoke_endpoint():
     assert "AKIDEXAMPLE/" in request.headers["authorization"]
     assert "/us-east-1/sagemaker/" in request.headers["authorization"]
     assert "ROTATED/" in second.headers["authorization"]
-    assert (result.predictions, result.model, result.scores) == (ANSWER["predictions"], ANSWER["model"], scores)
+    assert (result.predictions, result.model, result.optional) == (ANSWER["predictions"], ANSWER["model"], optional)
 
 
 def test_one_connection_serves_many_requests_and_errors():
@@ -121,7 +122,9 @@ def test_a_late_answer_ends_at_the_deadline_and_is_not_asked_for_again(head):
     [
         b"not json", b"[]", b'{"predictions": {}, "model": {}}',
         b'{"predictions": [{"label": "x", "probability": NaN}], "model": {}}',
-        b'{"predictions": [], "model": {}, "scores": "all"}', b"[" * 100_000, b"x" * (8 * 2**20),
+        b'{"predictions": [], "model": {}, "scores": "all"}', b'{"predictions": [], "model": {}, "known": 1}',
+        b'{"predictions": [], "model": {}, "ood_score": true}', b'{"predictions": [], "model": {}, "ood_score": -1}',
+        b'{"predictions": [], "model": {}, "ood_score": 1e999}', b"[" * 100_000, b"x" * (8 * 2**20),
     ],
 )  # fmt: skip
 def test_an_answer_that_is_not_the_contract_is_the_models_failure(body):

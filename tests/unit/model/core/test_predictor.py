@@ -58,6 +58,17 @@ def test_a_network_that_does_not_fit_its_card_is_refused(tmp_path, card, network
         Predictor.load(tmp_path)
 
 
+@pytest.mark.parametrize("scores", [[0.25], [math.nan], [math.inf], [-0.1], [0.1, 0.2], [[0.1]]], ids=str)
+def test_the_out_of_distribution_score_is_one_finite_number_or_no_answer(predictor, scores):
+    own = Predictor(predictor.card, lambda _: [np.zeros((1, 3), np.float32), np.array(scores, np.float32)])
+    if scores == [0.25]:
+        assert own.predict(image_bytes("red")).ood_score == scores[0]
+    else:
+        with pytest.raises(ArtifactError, match="ood_score must be one number for each image"):
+            own.predict(image_bytes("red"))
+    assert predictor.predict(image_bytes("red")).ood_score is None  # an artifact without the output
+
+
 @pytest.mark.parametrize(
     ("machine", "flags", "overflows"),
     [("x86_64", "avx2 avx512f", True), ("x86_64", "avx2 avx512_vnni", False), ("aarch64", "asimd", False)],

@@ -112,7 +112,7 @@ def test_json_without_its_type_is_told_so(predictor: Predictor, content_type: st
 
 
 def test_a_failing_model_is_a_500_that_tells_nothing_and_logs_everything(predictor, caplog):
-    def broken(images: np.ndarray) -> np.ndarray:
+    def broken(images: np.ndarray) -> list[np.ndarray]:
         raise RuntimeError("secret path")
 
     with caplog.at_level(logging.ERROR):
@@ -120,6 +120,13 @@ def test_a_failing_model_is_a_500_that_tells_nothing_and_logs_everything(predict
     assert (status, document["error"]["code"]) == (500, "model_failed")
     assert "secret" not in json.dumps(document)
     assert "secret path" in caplog.text
+
+
+@pytest.mark.parametrize(("score", "known"), [(0.5, True), (1.0, True), (1.5, False), (None, None)])
+def test_an_answer_says_whether_the_image_is_known_where_the_model_can_tell(predictor, score, known):
+    outputs = [np.zeros((1, 3), np.float32)] + ([] if score is None else [np.array([score], np.float32)])
+    status, document = ask(Predictor(predictor.card, lambda _: outputs), IMAGE)
+    assert (status, document.get("known"), document.get("ood_score")) == (200, known, score)
 
 
 def test_a_server_that_cannot_answer_now_says_so_also_where_errors_are_ordinary_answers() -> None:

@@ -21,10 +21,10 @@ WHITE, BLACK = image_bytes("white"), image_bytes("black")
     ids=["the image: it is answered and the worker goes on", "the model: the worker leaves without an answer"],
 )
 def test_a_worker_finds_out_what_is_at_fault(works_on, exit_status, expected, monkeypatch, tmp_path):
-    def run(images: FloatArray) -> FloatArray:
+    def run(images: FloatArray) -> list[FloatArray]:
         if works_on == "nothing" or images.max() > 0:
             raise RuntimeError("out of memory")
-        return np.zeros((len(images), 3), np.float32)
+        return [np.zeros((len(images), 3), np.float32)]
 
     card = Predictor.load(make_artifact(tmp_path)).card
     monkeypatch.setattr(Predictor, "load", lambda *_, **__: Predictor(card, run))

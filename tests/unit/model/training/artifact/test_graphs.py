@@ -19,7 +19,7 @@ from model.training.artifact.changes import Limits
 from model.training.artifact.export import MAX_LOGIT_DIFFERENCE, ExportError, check_export, export_onnx, try_export
 from model.training.artifact.precision import Decision, choose_precision
 from model.training.data.decoded import Images
-from model.training.loop.evaluation import fair_order, graph_logits
+from model.training.loop.evaluation import fair_order, graph_outputs
 
 SIZE, CLASSES = 16, 4
 PREPROCESSING = Preprocessing(SIZE, SIZE)
@@ -203,7 +203,7 @@ def test_threads_and_batches_give_the_answers_of_one_image_at_a_time_and_stop_wh
     alone = [session.run(["logits"], {"image": PREPROCESSING.normalise(pixels[[index]])})[0] for index in order]
 
     def logits(**asked) -> np.ndarray:
-        return graph_logits(session, PREPROCESSING, pixels, order, threads=3, **asked)
+        return graph_outputs(session, ["logits"], PREPROCESSING, pixels, order, threads=3, **asked)[0]
 
     assert np.array_equal(logits(should_stop=lambda: False), np.concatenate(alone))
     stopped = logits(should_stop=lambda: True, least=20)

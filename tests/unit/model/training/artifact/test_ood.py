@@ -1,0 +1,78 @@
+"""The out-of-distribution score: a part of the graph that leaves the logits alone, and that tells images apart."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from model.core.network import build
+from model.core.predictor import OOD_OUTPUT, onnx_session
+from model.core.transforms import Preprocessing
+from model.training.artifact.export import export_onnx
+from model.training.artifact.ood import add_ood_score
+from model.training.artifact.quantize import Quantizer
+from model.training.data.decoded import Images
+
+SIZE = 32
+PREPROCESSING = Preprocessing(SIZE, SIZE)
+
+
+def colours(count: int, seed: int) -> Images:
+    """Images of one colour each, of two kinds, with little noise."""
+    random = np.random.default_rng(seed)
+    targets = random.integers(0, 2, count)
+    pixels = np.where(targets, 200, 60)[:, None, None, None] + random.normal(0, 12, (count, SIZE, SIZE, 3))
+    pixels += random.normal(0, 12, (count, 1, 1, 3))
+    return Images(pixels.clip(0, 255).astype(np.uint8), np.ones(count, np.float32), targets)
+
+
+def fit(path: Path, *, stop: bool = False):
+    asked = {"preprocessing": PREPROCESSING, "threads": 1, "should_stop": lambda: stop}
+    return add_ood_score(path, train=colours(80, 1), valid=colours(60, 2), **asked)
+
+
+def make(path: Path, architecture: str, kind: str) -> None:
+    torch.manual_seed(0)
+    network = build(architecture, 2, input_size=SIZE)
+    export_onnx(network, path, 3, SIZE, SIZE)
+    if kind == "int8":
+        path.write_bytes(Quantizer(path, path.parent, colours(16, 3), PREPROCESSING).quantize().read_bytes())
+
+
+@pytest.mark.parametrize(
+    ("architecture", "kind"),
+    [("resnet9", "fp32"), ("resnet9", "int8"), ("resnet18", "fp32"), ("squeezenet1_1", "fp32")],
+)
+def test_the_score_leaves_the_logits_alone_and_tells_images_apart(tmp_path, architecture, kind):
+    path = tmp_path / "model.onnx"
+    make(path, architecture, kind)
+    before = path.read_bytes()
+    assert fit(path, stop=True) is None and path.read_bytes() == before
+    found = fit(path)
+    assert (found["training_images"], found["validation_images"]) == (80, 60)
+    (again := tmp_path / "again.onnx").write_bytes(before)
+    fit(again)
+    assert again.read_bytes() == path.read_bytes()  # the same images, the same bytes
+    random = np.random.default_rng(5)
+    stripes = np.zeros((40, SIZE, SIZE, 3), np.uint8)
+    stripes[:, ::2] = random.integers(100, 256, (40, 1, SIZE, 3))
+    members, others = (PREPROCESSING.normalise(pixels) for pixels in (colours(60, 2).pixels, stripes))
+    session = onnx_session(path)
+    logits, scores = session.run(["logits", OOD_OUTPUT], {"image": members})
+    assert np.array_equal(logits, onnx_session(before).run(["logits"], {"image": members})[0])
+    alone = np.concatenate([session.run([OOD_OUTPUT], {"image": image[None]})[0] for image in members])
+    np.testing.assert_allclose(alone, scores, rtol=1e-4)  # a lone image gets the score that it has in a batch
+    assert scores.min() >= 0 and (scores <= 1).mean() == 57 / 60  # validation images: 95% are known
+    assert (session.run([OOD_OUTPUT], {"image": others})[0] > 1).mean() > 0.9
+
+
+def test_a_graph_without_a_middle_stays_as_it_is(tmp_path, caplog):
+    path = tmp_path / "model.onnx"
+    export_onnx(nn.Sequential(nn.Flatten(), nn.Linear(3 * SIZE * SIZE, 2)), path, 3, SIZE, SIZE)
+    before = path.read_bytes()
+    assert fit(path) is None and path.read_bytes() == before
+    assert "no layer between the first and the last" in caplog.text
