@@ -11,12 +11,12 @@ from typing import Annotated, Literal
 
 import typer
 
-from cli.auditing import fixing, identities, trust, unused
+from cli.auditing import fixing, identities, unused
 from cli.auditing.account import Account
 from cli.auditing.findings import Finding, NotChecked, Report, examine, name_of
 from cli.auditing.reports.formats import FORMATS
 from cli.auditing.resources import exposed, sagemaker
-from cli.auditing.resources.policies import flaw
+from cli.auditing.resources.policies import flaw, role_trust
 from cli.auditing.rules import Severity
 from cli.aws import Stage
 from cli.console import AsJson, ask, console, error_console, progress_bar, show
@@ -24,7 +24,7 @@ from cli.errors import AwsError, UnhealthyError, UsageError
 
 #: Once an account, and once a region.
 GLOBAL = (
-    *(identities.policy_rights, identities.combined_rights, trust.role_trust, unused.unused_roles),
+    *(identities.policy_rights, identities.combined_rights, role_trust, unused.unused_roles),
     *(unused.unused_permissions, unused.unused_policies, unused.sign_in, exposed.policy_validation, exposed.buckets),
 )
 REGIONAL = (*exposed.CHECKS, *sagemaker.CHECKS)

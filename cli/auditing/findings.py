@@ -47,9 +47,9 @@ class Report:
     not_checked: tuple[NotChecked, ...]
 
 
-def found(rule: str, resource: str, evidence: str, fix: str, policy: dict[str, Any] | None = None) -> Finding:
-    """Return a finding with the severity of its rule."""
-    return Finding(rule, RULES[rule].severity, resource, evidence, fix, policy)
+def found(rule: str, resource: str, evidence: str, fix: str = "", policy: dict[str, Any] | None = None) -> Finding:
+    """Return a finding with the severity of its rule, and with the rule's fix if it has no other."""
+    return Finding(rule, RULES[rule].severity, resource, evidence, fix or RULES[rule].fix, policy)
 
 
 def name_of(check: Check) -> str:

@@ -137,7 +137,7 @@ def combined_rights(account: Account) -> Iterator[Finding]:
         each_alone = {path for document in documents for path in flaws(document).get("policy-escalation", [])}
         if paths := set(flaws(together).get("policy-escalation", [])) - each_alone:
             evidence = f"its policies together allow {', '.join(sorted(paths))}"
-            yield found("policy-escalation", principal["Arn"], evidence, RULES["policy-escalation"].fix)
+            yield found("policy-escalation", principal["Arn"], evidence)
 
 
 def _evidence(policy: Policy, named: Sequence[str]) -> str:

@@ -1,4 +1,4 @@
-"""What the statements of a policy document mean: actions, resources, principals, conditions."""
+"""Which of AWS's actions the statements of a policy are about, and on which resources; policy-sentry knows them."""
 
 from __future__ import annotations
 
@@ -44,25 +44,6 @@ def listed(value: Any) -> list[Any]:
 def statements(document: Document) -> list[Statement]:
     """Return all statements of a document, whether it holds one or a list."""
     return listed(document.get("Statement"))
-
-
-def principals(statement: Statement) -> set[str]:
-    """Return who a statement is about: ARNs, accounts, services, providers; `*` is everybody."""
-    named = statement.get("Principal", "*" if "NotPrincipal" in statement else {})
-    return {str(one) for each in (named.values() if isinstance(named, dict) else [named]) for one in listed(each)}
-
-
-def limited_by(statement: Statement, *keys: str, to: str = ".*[^*?:/].*") -> bool:
-    """Whether a condition compares one of these keys (in lower case) with values that all match `to`, not just `*`.
-
-    Operators that deny (`StringNotEquals`), or pass when the key is absent (`…IfExists`, `Null`), limit nothing.
-    """
-    return any(
-        key.lower() in keys and all(re.fullmatch(to, str(value)) for value in listed(values))
-        for operator, compared in statement.get("Condition", {}).items()
-        if not re.search("not|ifexists|null|forallvalues", operator, re.IGNORECASE)
-        for key, values in compared.items()
-    )
 
 
 def actions(statement: Statement) -> frozenset[str]:

@@ -8,7 +8,6 @@ from datetime import datetime
 from cli.auditing.account import Account
 from cli.auditing.findings import Finding, NotChecked, found
 from cli.auditing.identities import documents_of, least_privilege, principals_of
-from cli.auditing.rules import RULES
 
 
 def _since(created: datetime, last: datetime | None) -> str:
@@ -22,7 +21,7 @@ def unused_roles(account: Account) -> Iterator[Finding | NotChecked]:
             if "RoleLastUsed" not in role:  # empty when the role was never used
                 yield NotChecked("unused roles", f"AWS does not say when {role['Arn']} was last used")
             elif not account.is_recent(last := role["RoleLastUsed"].get("LastUsedDate")):
-                yield found("role-unused", role["Arn"], _since(role["CreateDate"], last), RULES["role-unused"].fix)
+                yield found("role-unused", role["Arn"], _since(role["CreateDate"], last))
 
 
 def unused_permissions(account: Account) -> Iterator[Finding | NotChecked]:
@@ -46,14 +45,14 @@ def unused_policies(account: Account) -> Iterator[Finding]:
         uses = policy["AttachmentCount"] + policy["PermissionsBoundaryUsageCount"]
         if not uses and not account.is_recent(policy["UpdateDate"]):
             evidence = f"attached to nobody, last changed {policy['UpdateDate']:%Y-%m-%d}"
-            yield found("policy-unused", policy["Arn"], evidence, RULES["policy-unused"].fix)
+            yield found("policy-unused", policy["Arn"], evidence)
 
 
 def sign_in(account: Account) -> Iterator[Finding | NotChecked]:
     """Keys of the root user; users, passwords and keys that nobody uses; passwords without MFA."""
     root, *users = account.credential_report
     if "true" in (root["access_key_1_active"], root["access_key_2_active"]):
-        yield found("root-key", root["arn"], "an active access key", RULES["root-key"].fix)
+        yield found("root-key", root["arn"], "an active access key")
     for row in users:
         yield from _user(account, row)
     for arn in {user["Arn"] for user in account.authorization["UserDetailList"]} - {row["arn"] for row in users}:

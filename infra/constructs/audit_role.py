@@ -7,6 +7,7 @@ from constructs import Construct
 
 from infra.constructs.inline_role import InlineRole
 from infra.gate.compliance import acknowledge, acknowledge_caller
+from infra.gate.policies import knows_resources
 
 #: What the checks of an audit call; all of it only reads, and none of it reads data.
 READS = {
@@ -40,7 +41,8 @@ def audit_role(scope: Construct, construct_id: str, *, trusted: Sequence[str]) -
     because = "An audit looks at all that is in the account; it reads configuration, and no data."
     actions = [f"{service}:{action}" for service, names in READS.items() for action in names.split()]
     role.allow("Audit", actions, ["*"], because=because)
-    acknowledge(role.resource, "ANY_RESOURCE_ONLY_WHERE_IAM_KNOWS_NO_OTHER", because)
+    for action in filter(knows_resources, map(str.lower, actions)):
+        acknowledge(role.resource, f"ANY_RESOURCE_ONLY_WHERE_IAM_KNOWS_NO_OTHER[{action}]", because)
     for arn in trusted:
         acknowledge_caller(role.resource, arn, "The settings name this caller (audit.trusted).")
     return role

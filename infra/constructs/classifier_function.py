@@ -119,8 +119,8 @@ class ClassifierFunction(Construct):
     def _acknowledge_public(self, reason: str) -> None:
         for path, rule in (
             (("FunctionUrl", "Resource"), "FUNCTION_URL_IS_SIGNED"),
-            (("invoke-function-url",), "PRINCIPAL_IS_NAMED"),
-            (("invoke-function",), "PRINCIPAL_IS_NAMED"),
+            (("invoke-function-url",), "PRINCIPAL_IS_NAMED[*]"),
+            (("invoke-function",), "PRINCIPAL_IS_NAMED[*]"),
         ):
             construct: IConstruct = self.alias
             for name in path:

@@ -16,6 +16,7 @@ import cdk_nag
 from aws_cdk import Acknowledgment, App, CfnResource, CloudFormationValidatePlugin, ValidationRuleSource, Validations
 
 from infra.gate import policies
+from infra.gate.statements import texts
 from infra.tables.gate import PACKS, GateSettings
 
 RULES = Path(__file__).with_name("rules.guard")
@@ -28,6 +29,8 @@ class ComplianceError(Exception):
 def acknowledge(resource: CfnResource, rule: str, reason: str, *, until: date | None = None) -> None:
     """Say why a finding of cdk-nag (``AwsSolutions-…``) or of our own rules is all right at a resource.
 
+    A rule that may find several things has each in brackets: ``PRINCIPAL_IS_NAMED[*]``.
+
     At the CloudFormation resource, not at a construct above it: that would cover its other resources too.
 
     Raises
@@ -37,9 +40,9 @@ def acknowledge(resource: CfnResource, rule: str, reason: str, *, until: date | 
     """
     if expired := expiry(f"{resource.node.path}: {rule}", until):
         raise ComplianceError(expired)
-    pack = rule.split("-")[0]
+    name, pack = rule.partition("[")[0], rule.split("-")[0]
     # The plugin's name before the rule: only so does the CDK match the two, and write both into its report.
-    plugin = pack if pack in PACKS else "kennel" if rule in policies.RULES else "CloudFormation-Validate"
+    plugin = pack if pack in PACKS else "kennel" if name in policies.RULES else "CloudFormation-Validate"
     reason = f"{reason} (Until {until}.)" if until else reason
     Validations.of(resource).acknowledge(Acknowledgment(id=f"{plugin}::{rule}", reason=reason))
 
@@ -47,7 +50,7 @@ def acknowledge(resource: CfnResource, rule: str, reason: str, *, until: date | 
 def acknowledge_caller(resource: CfnResource, arn: str, reason: str) -> None:
     """Say why a principal may come in at a resource, unless it is of the stack's own account."""
     if arn.split(":")[4] != resource.stack.account:
-        acknowledge(resource, "NOBODY_OF_ANOTHER_ACCOUNT", reason)
+        acknowledge(resource, f"NOBODY_OF_ANOTHER_ACCOUNT[{arn}]", reason)
 
 
 def expiry(exception: str, until: date | None) -> str | None:
@@ -62,7 +65,7 @@ def expiry(exception: str, until: date | None) -> str | None:
 
 def acknowledge_wildcard(role: CfnResource, resource: Any, reason: str) -> None:
     """Say why a role may have a resource (a resolved ARN) with a wildcard, unless it has none or it was said before."""
-    rule = f"AwsSolutions-IAM5[Resource::{''.join(policies.texts(resource))}]"
+    rule = f"AwsSolutions-IAM5[Resource::{''.join(texts(resource))}]"
     if "*" in rule and f"AwsSolutions::{rule}" not in _acknowledged(role):
         acknowledge(role, rule, reason)
 

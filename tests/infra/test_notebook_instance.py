@@ -35,8 +35,7 @@ def notebook(stage: SynthesisedStage) -> dict:
     return stage.properties("training", "AWS::SageMaker::NotebookInstance")
 
 
-def test_it_is_small_encrypted_of_the_current_platform_and_its_user_is_not_root(notebook):
-    assert notebook["RootAccess"] == "Disabled"
+def test_it_is_small_encrypted_and_of_the_current_platform(notebook):
     assert "DataKey" in text(notebook["KmsKeyId"])
     assert notebook["InstanceMetadataServiceConfiguration"] == {"MinimumInstanceMetadataServiceVersion": "2"}
     assert (notebook["InstanceType"], notebook["PlatformIdentifier"]) == ("ml.t3.medium", "notebook-al2023-v1")

@@ -34,9 +34,8 @@ def test_an_instance_has_the_profile_and_the_security_group_of_the_stack(stage, 
     assert [text(given) for given in launch["SecurityGroupIds"]] == [f"<{group}.GroupId>"]
 
 
-def test_the_volume_is_encrypted_and_goes_with_the_instance(launch):
+def test_the_volume_goes_with_the_instance(launch):
     (volume,) = (mapping["Ebs"] for mapping in launch["BlockDeviceMappings"])
-    assert volume["Encrypted"] is True
     assert volume["DeleteOnTermination"] is True
     assert volume["VolumeType"] == "gp3"
 

@@ -14,11 +14,10 @@ from cli.auditing.findings import Check, Finding, NotChecked, name_of
 from cli.auditing.identities import policy_rights
 from cli.auditing.resources.policies import exposed, flaw
 from cli.errors import AwsError
+from infra.gate.secrets import secrets
 
 Results = Iterator[Finding | NotChecked]
 Examine = Callable[[Account, Any], Iterable[Finding | NotChecked]]
-#: The end of a variable's name that says where a secret is.
-_OF_A_PLACE = re.compile("_(arn|file|id|name|parameter|path|table)$", re.IGNORECASE)
 _BLOCKS = ("BlockPublicAcls", "IgnorePublicAcls", "BlockPublicPolicy", "RestrictPublicBuckets")
 _FULL_ACCESS = re.compile("policy-(admin|service-wildcard|not-action|aws-admin|aws-full-access)")
 
@@ -43,18 +42,11 @@ def each(service: str, operation: str, member: str, **request: Any) -> Callable[
     return decorate
 
 
-def secrets(arn: str, environment: Mapping[str, str]) -> Iterator[Finding]:
+def environment(arn: str, variables: Mapping[str, str]) -> Iterator[Finding]:
     """Yield what looks like a secret in environment variables; the value is not repeated."""
-    from detect_secrets.core.scan import scan_line
-    from detect_secrets.settings import default_settings
-
-    with default_settings():
-        for name, value in environment.items():
-            kinds = {one.type for one in scan_line(f'{name} = "{value}"') if "Entropy" not in one.type}
-            if _OF_A_PLACE.search(name):
-                kinds.discard("Secret Keyword")  # it is about names with "password" and the like
-            if kinds and not value.startswith("arn:"):
-                yield flaw("secret-in-environment", arn, f"{name}: {', '.join(sorted(kinds))}")
+    for name, value in variables.items():
+        if kinds := secrets(name, value, assigns=True):
+            yield flaw("secret-in-environment", arn, f"{name}: {', '.join(sorted(kinds))}")
 
 
 @cache
@@ -84,7 +76,7 @@ def buckets(account: Account, bucket: dict[str, str]) -> Results:
             block = {each: block.get(each) or shared.get(each) for each in _BLOCKS}
     if missing := [each for each in _BLOCKS if not block.get(each)]:
         yield flaw("bucket-without-public-access-block", arn, f"{whose} {', '.join(missing)}")
-    policy = account.call("s3", "get_bucket_policy", missing={}, Bucket=name).get("Policy")
+    policy = json.loads(account.call("s3", "get_bucket_policy", missing={}, Bucket=name).get("Policy", "{}"))
     for each in exposed(account, "bucket", arn, policy):
         if not block.get("RestrictPublicBuckets") or each.rule != "bucket-public":
             yield each
@@ -113,10 +105,10 @@ def _full_access(account: Account) -> dict[str, list[str]]:
 def functions(account: Account, function: dict[str, Any]) -> Results:
     """Environment, role, URLs and permissions of a function, of its versions and aliases too."""
     name, arn, role = function["FunctionName"], function["FunctionArn"], function["Role"]
-    environment = function.get("Environment", {})
-    if "Error" in environment:  # encrypted with a key that the caller may not use
-        yield NotChecked(f"environment of {arn}", environment["Error"].get("Message", ""))
-    yield from secrets(arn, environment.get("Variables", {}))
+    its = function.get("Environment", {})
+    if "Error" in its:  # encrypted with a key that the caller may not use
+        yield NotChecked(f"environment of {arn}", its["Error"].get("Message", ""))
+    yield from environment(arn, its.get("Variables", {}))
     held = [each for each in account.authorization["RoleDetailList"] if each["Arn"] == role]
     attached = [policy["PolicyArn"] for each in held for policy in each["AttachedManagedPolicies"]]
     flaws = _full_access(account.elsewhere(None))  # the same in all regions
@@ -129,8 +121,8 @@ def functions(account: Account, function: dict[str, Any]) -> Results:
     aliases = account.listed("lambda", "list_aliases", "Aliases", FunctionName=name)
     qualified = [f"{arn}:{each['Version']}" for each in versions if each["Version"] != "$LATEST"]  # which is `arn`
     for one in (arn, *qualified, *(each["AliasArn"] for each in aliases)):
-        policy = account.call("lambda", "get_policy", missing={}, FunctionName=one).get("Policy")
-        yield from exposed(account, "function", one, policy)
+        policy = account.call("lambda", "get_policy", missing={}, FunctionName=one).get("Policy", "{}")
+        yield from exposed(account, "function", one, json.loads(policy))
 
 
 def policy_of(kind: str, listing: tuple[str, str, str], name: str, arn: str, read: str, member: str) -> Check:
@@ -139,7 +131,7 @@ def policy_of(kind: str, listing: tuple[str, str, str], name: str, arn: str, rea
     @each(*listing)
     def check(account: Account, thing: dict[str, str]) -> Iterable[Finding]:
         answer = account.call(listing[0], read, missing={}, **{name: thing[name]})
-        return exposed(account, kind, thing[arn], answer.get("Attributes", answer).get(member))
+        return exposed(account, kind, thing[arn], json.loads(answer.get("Attributes", answer).get(member) or "{}"))
 
     check.__name__ = f"policy of every {kind}"
     return check

@@ -1,8 +1,7 @@
-"""Who may use a resource by its own policy: anybody, another account, or a service on behalf of any account."""
+"""Who may use a resource or assume a role, by its own policy: anybody, another account, a service for any account."""
 
 from __future__ import annotations
 
-import json
 import re
 import shlex
 from collections import defaultdict
@@ -11,16 +10,13 @@ from collections.abc import Iterator
 from cli.auditing.account import Account
 from cli.auditing.findings import Finding, found
 from cli.auditing.rules import RULES
-from cli.auditing.statements import Document, Statement, limited_by, listed, principals, statements
+from cli.auditing.statements import Document, Statement, listed, statements
+from infra.gate.statements import PATTERNS, limits, outsiders
 
-# With these a policy is not public (S3 user guide, "The meaning of public"), nor with their like of other services.
-_ACCOUNTS = (
-    *("aws:sourceaccount", "aws:sourceowner", "aws:sourcearn", "aws:principalaccount", "aws:principalarn"),
-    *("kms:calleraccount", "s3:dataaccesspointaccount", "s3:dataaccesspointarn"),
-)
-_GROUPS = ("aws:principalorgid", "aws:principalorgpaths", "aws:sourceorgid", "aws:sourcevpc", "aws:sourcevpce")
-_ANY_ACCOUNT = r"(.*[:/])?\d{12}([:/].*)?|arn:[^:]*:s3:::[^*?]+.*"  # an ARN of a bucket has no account
-_NETWORK = r".*/(?!0$)\d+|[^/]+"
+#: Conditions by which another account is let in on purpose: it is of the organisation or, in the trust policy of a
+#: role, knows a secret or has signed in with a second factor.
+_AGREED = {"aws:principalorgid", "aws:principalorgpaths"}
+_AGREED_IN_TRUST = {*_AGREED, "sts:externalid", "aws:multifactorauthpresent"}
 
 
 def flaw(rule: str, arn: str, evidence: str, policy: Document | None = None, name: str = "") -> Finding:
@@ -31,42 +27,47 @@ def flaw(rule: str, arn: str, evidence: str, policy: Document | None = None, nam
     return found(rule, arn, evidence, fix, policy)
 
 
-def outsiders(statement: Statement, account: str) -> Iterator[tuple[str, str]]:
+def let_in(kind: str, statement: Statement, account: str) -> Iterator[tuple[str, str]]:
     """Yield whom a statement lets in from outside: the end of the rule that this breaks, and the principal."""
-    named = limited_by(statement, *_ACCOUNTS, to=_ANY_ACCOUNT)
-    foreign = named and not limited_by(statement, *_ACCOUNTS, to=rf"(?!.*\b(?!{account})\d{{12}}\b).*")
-    limited = named or limited_by(statement, *_GROUPS) or limited_by(statement, "aws:sourceip", to=_NETWORK)
-    if statement["Effect"] == "Allow":
-        for who in sorted(principals(statement)) or ["*"]:  # NotPrincipal: everybody else
-            service = who.endswith((".amazonaws.com", ".amazonaws.com.cn"))
-            # The id of a principal of this account that is gone (AIDA…, AROA…) lets nobody in.
-            own = re.fullmatch(rf"(arn:[^:]*:(iam|sts)::)?{account}(:.*)?|A[A-Z0-9]{{15,}}", who)
-            if (service or who == "*") and not limited:
-                yield ("confused-deputy", who) if service else ("public", "anybody")
-            elif not own and (foreign or not limited):
-                yield "foreign-account", who
+    agreed = limits(statement) & (_AGREED_IN_TRUST if kind == "trust" else _AGREED)
+    for ending, who in outsiders(statement, account) if statement["Effect"] == "Allow" else ():
+        # AWS shows the id of a principal (AIDA…, AROA…) only when it is gone; it lets nobody in.
+        if ending != "foreign-account" or not (agreed or re.fullmatch("A[A-Z0-9]{15,}", who)):
+            yield ending, "anybody" if who == "*" else who
 
 
 def closed(statement: Statement, account: Account) -> Statement:
     """Return a statement for this account alone: a service gets a condition, its own principals replace others."""
-    if "amazonaws.com" in str(statement.get("Principal")):
-        condition = statement.get("Condition", {})
-        others = {key: value for key, value in condition.get("StringEquals", {}).items() if key.lower() != _ACCOUNTS[0]}
-        return statement | {"Condition": {**condition, "StringEquals": {**others, "aws:SourceAccount": account.id}}}
-    kept = {key: value for key, value in statement.items() if key != "NotPrincipal"}
-    return kept | {"Principal": {"AWS": f"arn:{account.partition}:iam::{account.id}:root"}}
+    conditions: dict[str, dict[str, object]] = defaultdict(dict)
+    for operator, compared in statement.get("Condition", {}).items():
+        if kept := {key: value for key, value in compared.items() if not PATTERNS["source"].fullmatch(key.lower())}:
+            conditions[operator] = kept
+    principal = statement.get("Principal")
+    if isinstance(principal, dict) and "Service" in principal:
+        conditions["StringEquals"]["aws:SourceAccount"] = account.id
+        principal = {"Service": principal["Service"]}
+    else:
+        principal = {"AWS": f"arn:{account.partition}:iam::{account.id}:root"}
+    rest = {key: value for key, value in statement.items() if key not in ("NotPrincipal", "Condition")}
+    return {**rest, "Principal": principal, **({"Condition": dict(conditions)} if conditions else {})}
 
 
-def exposed(account: Account, kind: str, arn: str, policy: str | None) -> Iterator[Finding]:
+def exposed(account: Account, kind: str, arn: str, document: Document) -> Iterator[Finding]:
     """Yield what is wrong with a resource's policy, with one in its place that keeps outsiders out."""
-    document = json.loads(policy or "{}")
     evidence, fixed = defaultdict[str, list[str]](list), []
     for number, statement in enumerate(statements(document)):
-        let_in = list(outsiders(statement, account.id))
-        fixed.append(closed(statement, account) if let_in else statement)
-        for ending, who in let_in:
+        outside = list(let_in(kind, statement, account.id))
+        fixed.append(closed(statement, account) if outside else statement)
+        for ending, who in outside:
             actions = ", ".join(listed(statement.get("Action", "all but some actions")))
             evidence[ending].append(f"{who} may {actions} (statement {statement.get('Sid', number)})")
     for ending, lines in evidence.items():
-        fix = document | {"Statement": fixed} if kind != "function" else None  # Lambda takes no whole policies
+        # Lambda takes no whole policies, and who else is to assume a role is for people to say.
+        fix = None if kind in ("function", "trust") else document | {"Statement": fixed}
         yield flaw(f"{kind}-{ending}", arn, "; ".join(lines), fix)
+
+
+def role_trust(account: Account) -> Iterator[Finding]:
+    """Roles that the world, a foreign account, a confused deputy or anybody with an identity provider may assume."""
+    for role in account.authorization["RoleDetailList"]:
+        yield from exposed(account, "trust", role["Arn"], role["AssumeRolePolicyDocument"])

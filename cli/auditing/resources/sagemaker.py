@@ -11,7 +11,7 @@ from botocore import xform_name
 
 from cli.auditing.account import Account
 from cli.auditing.findings import Check, Finding
-from cli.auditing.resources.exposed import Results, each, secrets
+from cli.auditing.resources.exposed import Results, each, environment
 from cli.auditing.resources.policies import flaw
 from infra.instance_types import has_local_storage
 
@@ -89,7 +89,7 @@ def endpoint_configs(account: Account, config: Described, name: str, arn: str) -
 def models(account: Account, model: Described, name: str, arn: str) -> Iterable[Finding]:
     """Environment and use of a model."""
     for container in (model.get("PrimaryContainer", {}), *model.get("Containers", [])):
-        yield from secrets(arn, container.get("Environment", {}))
+        yield from environment(arn, container.get("Environment", {}))
     if ("model", name) not in _used(account):
         yield flaw("model-unused", arn, f"created {model['CreationTime']:%Y-%m-%d}", name=name)
 

@@ -15,6 +15,7 @@ from typing import Any
 
 import pytest
 from aws_cdk import Acknowledgment, App, CfnParameter, Stack, Validations
+from aws_cdk import aws_iam as iam
 from aws_cdk import aws_s3 as s3
 from templates import PROJECT, SynthesisedStage, accepted
 
@@ -26,6 +27,9 @@ from infra.validation import SettingsError, read_table
 
 DOCUMENTED = (PROJECT / "docs" / "security-gate.md").read_text(encoding="utf-8")
 CHECKOV = Path(os.environ.get("CHECKOV", PROJECT / "build" / "checkov" / "bin" / "checkov"))
+
+
+ANY = "ANY_RESOURCE_ONLY_WHERE_IAM_KNOWS_NO_OTHER"
 
 
 def report(app: App, **gate: Any) -> list[dict[str, Any]]:
@@ -41,9 +45,16 @@ def test_an_acknowledgement_covers_its_finding_and_no_other(make_app):
     stack = Stack(app, "Bad")
     buckets = {name: s3.Bucket(stack, name, enforce_ssl=True) for name in ("Known", "Unknown")}
     compliance.acknowledge(buckets["Known"].node.default_child, "AwsSolutions-S1", "A test.")
-    (plugin,) = report(app)
+    allowed = {"Effect": "Allow", "Action": ["s3:GetObject", "s3:PutObject"], "Resource": "*"}
+    policy = iam.CfnRolePolicy(stack, "Policy", policy_name="p", role_name="r", policy_document={"Statement": allowed})
+    compliance.acknowledge(policy, f"{ANY}[s3:getobject]", "A test.")
+    of_buckets, own = (plugin for plugin in report(app) if plugin["pluginName"] in ("AwsSolutions", "kennel"))
     for kind, path in (("violations", "Bad/Unknown/Resource"), ("suppressedViolations", "Bad/Known/Resource")):
-        assert [place["constructPath"] for found in plugin[kind] for place in found["violatingConstructs"]] == [path]
+        assert [place["constructPath"] for found in of_buckets[kind] for place in found["violatingConstructs"]] == [
+            path
+        ]
+    for kind, action in (("violations", "s3:putobject"), ("suppressedViolations", "s3:getobject")):
+        assert [found["ruleName"] for found in own[kind]] == [f"{ANY}[{action}]"]
 
 
 def test_an_acknowledgement_without_a_finding_fails_the_synthesis(make_app):

@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +14,10 @@ import pytest
 from fake_stage import FakeStage
 from local_aws_harness import LocalAws, policy, trust
 from sagemaker_local import local_aws
+from typer.testing import CliRunner
 
-from cli.auditing import fixing
+from cli import main
+from cli.auditing import command, fixing
 from cli.auditing.account import Account
 from cli.auditing.findings import Report, examine
 from cli.auditing.unused import sign_in, unused_permissions, unused_policies, unused_roles
@@ -122,3 +126,20 @@ def test_what_is_deleted_is_restored_and_once(aws: LocalAws, report: Report, tmp
         file.write_text(content)
         with pytest.raises(UsageError, match="backup"):
             fixing.load(account, file)
+
+
+def test_the_command_deletes_when_agreed_to_and_brings_back(
+    aws: LocalAws, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    for name, value in {**aws.environment, "KENNEL_STAGE": "local"}.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr(command, "Account", partial(Account, now=datetime.now(UTC) + timedelta(200)))
+    backup, there = f"--backup={tmp_path / 'backup.json'}", fixing.read(account_of(aws), [POLICY])
+    for arguments, answer, said, left in (
+        (["--fix", backup], "n\n", f"can be deleted: {POLICY}", there),
+        (["--fix", backup], "y\n", f"deleted: {POLICY}", {}),
+        ([backup.replace("backup", "restore", 1)], "", f"restored: {POLICY}", there),
+    ):
+        result = CliRunner().invoke(main.app, ["audit", "--region", "us-east-1", *arguments], input=answer)
+        assert said in result.output
+        assert fixing.read(account_of(aws), [POLICY]).keys() == left.keys()

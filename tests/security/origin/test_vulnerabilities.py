@@ -69,9 +69,10 @@ def test_an_exception_lets_pass_what_it_names_and_no_service_is_no_success(servi
         ("CVE-2099-2", service, clean, one, False),
         ("CVE-2099-1", nowhere, clean, one, False),
         ("CVE-2099-1", service, nowhere, none, False),
-        ("CVE-2099-1", service, clean, none, True),
+        ("CVE-2099-1", service, clean, none, False),  # found nowhere
+        ("", service, clean, none, True),
     ):
-        exceptions.write_text(f'[[exception]]\nid = "{name}"\n', encoding="utf-8")
+        exceptions.write_text(f'[[exception]]\nid = "{name}"\n' if name else "", encoding="utf-8")
         assert audit(*where, f"EXCEPTIONS={exceptions}")[0] is passes, (name, where)
 
 

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import string
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 from fake_account import FakeAccount
 from fake_stage import FakeStage
 from hypothesis import given, settings
@@ -16,9 +18,10 @@ from cli.auditing.account import Account, Service
 from cli.auditing.findings import examine
 from cli.auditing.identities import combined_rights, flaws, least_privilege, policy_rights
 from cli.auditing.statements import actions, known_actions
-from cli.auditing.trust import trust_flaws
 from cli.auditing.unused import sign_in, unused_permissions, unused_roles
 
+TABLE = yaml.safe_load(Path(__file__).with_name("statements.yaml").read_text(encoding="utf-8"))
+DANGEROUS: dict[str, list[Any]] = TABLE["dangerous on every resource"]
 QUICKLY = settings(deadline=None, max_examples=30)
 OWN = "123456789012"
 SERVICES = ("s3", "IAM", "sagemaker", "lambda", "kms", "logs", "ec2")
@@ -68,53 +71,13 @@ def test_what_is_named_or_cannot_be_is_no_finding(statements: list[Any]) -> None
     assert rules(*statements, {**STAR, "Action": free}) == set()
 
 
-@pytest.mark.parametrize(
-    ("allowed", "everything", "rule"),
-    [
-        (["iam:PassRole", "sagemaker:CreateTrainingJob"], ["arn:*:iam::*:role/*", "*"], "policy-escalation"),
-        (["iam:CreatePolicyVersion"], f"arn:aws:iam::{OWN}:policy/*", "policy-escalation"),
-        (["s3:GetObject"], "arn:aws:s3:::*/*", "policy-exfiltration"),
-        (["secretsmanager:Get*"], "arn:aws:secretsmanager:*:*:secret:*", "policy-exfiltration"),
-        (["s3:PutBucketPolicy"], "arn:aws:s3:::*", "policy-exposure"),
-        (["sts:AssumeRole"], "arn:aws:iam::*:role/*", "policy-credentials"),
-        (["sagemaker:DeleteEndpoint"], "arn:aws:sagemaker:*:*:endpoint/*", "policy-wildcard-resource"),
-    ],
-)
-def test_dangerous_actions_are_found_on_every_resource_only(allowed: list[str], everything: Any, rule: str) -> None:
-    statement = {**STAR, "Action": allowed}
-    for where in ("*", everything):
-        assert rule in rules({**statement, "Resource": where})
-    assert rules({**statement, "Resource": "arn:aws:s3:::named"}) == set()
-    assert rule not in rules(statement, {"Effect": "Deny", "Action": allowed[0], "Resource": "*"})
-
-
-OIDC = {"Federated": f"arn:aws:iam::{OWN}:oidc-provider/token.actions.githubusercontent.com"}
-SUBJECT = "token.actions.githubusercontent.com:sub"
-
-
-@pytest.mark.parametrize(
-    ("principal", "condition", "rule"),
-    [
-        ("*", {"Bool": {"aws:SecureTransport": "true"}}, "trust-world"),
-        ({"AWS": "*"}, {"StringNotEquals": {"aws:PrincipalAccount": "1"}}, "trust-world"),
-        ({"AWS": "*"}, {"ArnLike": {"aws:PrincipalArn": "arn:aws:iam::*:role/admin"}}, "trust-world"),
-        ({"AWS": "*"}, {"ArnLike": {"aws:PrincipalArn": f"arn:aws:iam::{OWN}:role/*"}}, None),
-        ({"AWS": "*"}, {"StringEquals": {"aws:PrincipalOrgID": "o-1"}}, None),
-        ({"AWS": ["999999999999", OWN]}, {}, "trust-foreign-account"),
-        ({"AWS": "arn:aws:iam::999999999999:root"}, {"StringEquals": {"sts:ExternalId": "x"}}, None),
-        ({"AWS": "999999999999"}, {"Bool": {"aws:MultiFactorAuthPresent": "true"}}, None),
-        ({"AWS": f"arn:aws:iam::{OWN}:user/u"}, {}, None),
-        ({"Service": "sagemaker.amazonaws.com"}, {}, "trust-confused-deputy"),
-        ({"Service": "sagemaker.amazonaws.com"}, {"StringEquals": {"AWS:SourceAccount": OWN}}, None),
-        ({"Service": ["lambda.amazonaws.com", "ec2.amazonaws.com"]}, {}, None),
-        (OIDC, {"StringLike": {SUBJECT: ["repo:owner/*", "repo:o*/x"]}}, "trust-github"),
-        (OIDC, {"StringLike": {SUBJECT: "repo:owner/*"}}, None),
-    ],
-)
-def test_trust(principal: Any, condition: dict[str, Any], rule: str | None) -> None:
-    statement = {"Effect": "Allow", "Action": "sts:Assume*", "Principal": principal, "Condition": condition}
-    assert [found for found, _ in trust_flaws(statement, OWN)] == ([rule] if rule else [])
-    assert not list(trust_flaws({**statement, "Action": "sts:TagSession"}, OWN))
+@pytest.mark.parametrize("rule", DANGEROUS)
+def test_dangerous_actions_are_found_on_every_resource_only(rule: str) -> None:
+    for allowed, everything in DANGEROUS[rule]:
+        statement = {**STAR, "Action": allowed}
+        assert all(rule in rules({**statement, "Resource": where}) for where in ("*", everything))
+        assert rules({**statement, "Resource": "arn:aws:s3:::named"}) == set()
+        assert rule not in rules(statement, {"Effect": "Deny", "Action": allowed[0], "Resource": "*"})
 
 
 def account(aws: FakeAccount) -> Account:

@@ -1,9 +1,11 @@
 """What the audit says of resources: whom their policies let in, and cases that the local AWS does not have."""
 
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 from fake_account import FakeAccount
 from fake_stage import FakeStage
 
@@ -11,10 +13,11 @@ from cli.auditing.account import Account
 from cli.auditing.command import bootstrap_in_one
 from cli.auditing.findings import NotChecked, found
 from cli.auditing.resources import exposed, sagemaker
-from cli.auditing.resources.policies import closed, flaw, outsiders
+from cli.auditing.resources.policies import closed, flaw, let_in
 
-OWN, OTHER, LONG_AGO = "123456789012", "999999999999", datetime(2020, 1, 1, tzinfo=UTC)
-ANYBODY, SERVICE = {"Principal": "*"}, {"Principal": {"Service": "s3.amazonaws.com"}}
+TABLE = yaml.safe_load(Path(__file__).with_name("statements.yaml").read_text(encoding="utf-8"))
+LET_IN: dict[str, list[Any]] = TABLE["lets in"]
+OWN, LONG_AGO = "123456789012", datetime(2020, 1, 1, tzinfo=UTC)
 POLICY = f"arn:aws:iam::{OWN}:policy/p"
 
 
@@ -37,42 +40,13 @@ def account(aws: FakeAccount) -> Account:
     return Account(FakeStage("dev", aws))
 
 
-def when(key: str, value: Any, operator: str = "StringEquals") -> dict[str, Any]:
-    return {"Condition": {operator: {key: value}}}
-
-
-@pytest.mark.parametrize(
-    ("statement", "endings"),
-    [
-        (ANYBODY, ["public"]),
-        ({"Principal": {"AWS": ["*", OWN]}}, ["public"]),
-        ({"NotPrincipal": {"AWS": OWN}}, ["public"]),
-        ({**ANYBODY, "Effect": "Deny"}, []),
-        ({"Principal": {"AWS": f"arn:aws:iam::{OWN}:role/r"}}, []),
-        ({"Principal": {"AWS": "AROACKCEVSQ6C2EXAMPLE"}}, []),  # a role that is gone
-        ({"Principal": {"AWS": OTHER}}, ["foreign-account"]),
-        ({"Principal": {"AWS": f"arn:aws:iam::{OTHER}:role/of-{OWN}"}}, ["foreign-account"]),
-        (SERVICE, ["confused-deputy"]),
-        *((who | when("aws:SourceAccount", OWN), []) for who in (ANYBODY, SERVICE)),
-        *((who | when("AWS:SourceAccount", [OWN, OTHER]), ["foreign-account"]) for who in (ANYBODY, SERVICE)),
-        (SERVICE | when("aws:SourceArn", "arn:aws:s3:::bucket", "ArnLike"), []),
-        *((SERVICE | when("aws:SourceArn", f"{it}*", "ArnLike"), ["confused-deputy"]) for it in ("", "arn:aws:s3:::")),
-        (ANYBODY | when("aws:PrincipalArn", f"arn:aws:iam::{OWN}:role/*", "ArnLike"), []),
-        (ANYBODY | when("aws:PrincipalArn", "arn:aws:iam::*:role/admin", "ArnLike"), ["public"]),
-        (ANYBODY | when("aws:PrincipalOrgID", "o-1"), []),
-        (ANYBODY | when("aws:SourceAccount", OWN, "StringEqualsIfExists"), ["public"]),
-        (ANYBODY | when("aws:SourceAccount", OTHER, "StringNotEquals"), ["public"]),
-        (ANYBODY | when("aws:SourceIp", "203.0.113.0/24", "IpAddress"), []),
-        (ANYBODY | when("aws:SourceIp", ["203.0.113.0/24", "0.0.0.0/0"], "IpAddress"), ["public"]),
-        (ANYBODY | when("aws:SecureTransport", "true", "Bool"), ["public"]),
-    ],
-)
+@pytest.mark.parametrize(("kind", "statement", "endings"), [(kind, *it) for kind in LET_IN for it in LET_IN[kind]])
 def test_who_is_let_in_and_the_fix_lets_nobody_in(
-    statement: dict[str, Any], endings: list[str], account: Account
+    kind: str, statement: dict[str, Any], endings: list[str], account: Account
 ) -> None:
-    statement = {"Effect": "Allow", **statement}
-    assert [ending for ending, _ in outsiders(statement, OWN)] == endings
-    assert not list(outsiders(closed(statement, account), OWN))
+    statement = {"Effect": "Allow", "Action": "sts:AssumeRole" if kind == "trust" else "s3:GetObject", **statement}
+    assert [ending for ending, _ in let_in(kind, statement, OWN)] == endings
+    assert not list(let_in(kind, closed(statement, account), OWN))
 
 
 def test_what_access_analyzer_says_and_a_region_without_one(aws: FakeAccount, account: Account) -> None:
