@@ -7,7 +7,7 @@ import itertools
 import math
 import time
 import uuid
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 from emulator.autoscaling.records import SERVICE, TARGET_MEMBERS, Tables, alarm_names, deregister, key, target_key
 from emulator.autoscaling.resources import Capacity, policy_alarms, resource_parts
@@ -18,6 +18,7 @@ from emulator.platform.host import Host
 from emulator.platform.store import Record, Store, Table
 
 _PAGE_SIZE = 50
+_MAX_TAGS = 50
 _SERVICE_ROLES = {"sagemaker": "SageMakerEndpoint", "lambda": "LambdaConcurrency"}
 _SUSPENDED = ("DynamicScalingInSuspended", "DynamicScalingOutSuspended", "ScheduledScalingSuspended")
 
@@ -52,6 +53,8 @@ class ApplicationAutoScaling(Service):
 
     def resource_arns(self, operation: str, payload: Payload, caller: Caller) -> list[str]:
         """The scalable target that a call is about; lists and targets that do not exist yet have none."""
+        if "ResourceARN" in payload:
+            return [payload["ResourceARN"]]
         if not all(member in payload for member in TARGET_MEMBERS):
             return ["*"]
         target = self._tables.targets.get(target_key(payload, caller.region))
@@ -68,7 +71,8 @@ class ApplicationAutoScaling(Service):
                 refuse(bound not in record, f"{bound} is required to register a new scalable target.")
             upside_down = record["MinCapacity"] > record["MaxCapacity"]
             refuse(upside_down, "Maximum capacity cannot be less than minimum capacity.")
-            refuse("Tags" in request, "The local AWS has no tags of scalable targets.")
+            tagged = existing and "Tags" in request
+            refuse(tagged, "Tags can only be given to a new scalable target; use TagResource.")
             before = existing["SuspendedState"] if existing else dict.fromkeys(_SUSPENDED, False)
             record["SuspendedState"] = {**before, **request.get("SuspendedState", {})}
             self._tables.targets.put(name, record)
@@ -134,6 +138,26 @@ class ApplicationAutoScaling(Service):
     def delete_scheduled_action(self, request: Payload, caller: Caller) -> None:
         self._delete(self._tables.actions, "ScheduledActionName", request, caller)
 
+    @operation("TagResource")
+    def tag_resource(self, request: Payload, caller: Caller) -> None:
+        self._change_tags(request, caller, lambda tags: {**tags, **request["Tags"]})
+
+    @operation("UntagResource")
+    def untag_resource(self, request: Payload, caller: Caller) -> None:
+        self._change_tags(request, caller, lambda tags: {k: v for k, v in tags.items() if k not in request["TagKeys"]})
+
+    @operation("ListTagsForResource")
+    def list_tags_for_resource(self, request: Payload, caller: Caller) -> Payload:
+        return {"Tags": self._require_arn(request["ResourceARN"], caller).get("Tags", {})}
+
+    def _change_tags(self, request: Payload, caller: Caller, change: Callable[[Payload], Payload]) -> None:
+        with self._store.transaction():
+            record = self._require_arn(request["ResourceARN"], caller)
+            record["Tags"] = change(record.get("Tags", {}))
+            if len(record["Tags"]) > _MAX_TAGS:
+                raise ServiceError("TooManyTagsException", f"A scalable target has at most {_MAX_TAGS} tags.")
+            self._tables.targets.put(target_key(record, caller.region), record)
+
     def _check_resource(self, request: Payload, caller: Caller) -> None:
         resource_parts(*(request[member] for member in ("ServiceNamespace", "ScalableDimension", "ResourceId")))
         nouns = {"sagemaker": "SageMaker endpoint or variant", "lambda": "Lambda function, alias or version"}
@@ -143,6 +167,13 @@ class ApplicationAutoScaling(Service):
     def _require_target(self, request: Payload, caller: Caller) -> None:
         if self._tables.targets.get(target_key(request, caller.region)) is None:
             raise _not_found("scalable target registered", request)
+
+    def _require_arn(self, arn: str, caller: Caller) -> Record:
+        for record in self._tables.targets.list(key(caller.region, "")):
+            if record["ScalableTargetARN"] == arn:
+                return record
+        message = f"No scalable target has the ARN {arn}."
+        raise ServiceError("ResourceNotFoundException", message, fields={"ResourceName": arn})
 
     def _find(self, table: Table, request: Payload, caller: Caller, member: str) -> tuple[str, Record | None]:
         """The key of a policy or an action of a registered target, and its record."""

@@ -210,7 +210,8 @@ class ScalableTarget(ResourceType):
     replacing_properties = _TARGET_MEMBERS
 
     def create(self, logical_id: str, properties: Payload, stack_name: str) -> Created:
-        return self._register(properties)
+        identity, _ = self._register(properties, tags=tag_map(properties))
+        return identity, {"Id": identity}
 
     def update(self, identity: str, old: Payload, new: Payload, stack_name: str, logical_id: str) -> Created:
         before, kept = (
@@ -219,15 +220,23 @@ class ScalableTarget(ResourceType):
         )
         for name in sorted(before - kept):
             self.remove("DeleteScheduledAction", {"ScheduledActionName": name, **_target(identity)})
-        return self._register(new)
+        _, arn = self._register(new)
+        gone, changed = tag_changes(tag_map(old), tag_map(new))
+        if gone:
+            self.call("UntagResource", {"ResourceARN": arn, "TagKeys": gone})
+        if changed:
+            self.call("TagResource", {"ResourceARN": arn, "Tags": changed})
+        return identity, {"Id": identity}
 
-    def _register(self, properties: Payload) -> Created:
-        """Register the target with its scheduled actions."""
-        self.call("RegisterScalableTarget", {k: v for k, v in properties.items() if k != "ScheduledActions"})
+    def _register(self, properties: Payload, tags: dict[str, str] | None = None) -> tuple[str, str]:
+        """Register the target with its scheduled actions; its physical id and its ARN."""
+        own = {key: value for key, value in properties.items() if key not in ("ScheduledActions", "Tags")}
+        # Tags are only taken for a target that is new.
+        answer = self.call("RegisterScalableTarget", {**own, "Tags": tags} if tags else own)
         identity = "|".join(str(properties[key]) for key in _TARGET_MEMBERS)
         for action in properties.get("ScheduledActions") or []:
             self.call("PutScheduledAction", {**action, **_target(identity)})
-        return identity, {"Id": identity}
+        return identity, answer["ScalableTargetARN"]
 
     def delete(self, identity: str, properties: Payload) -> None:
         self.remove("DeregisterScalableTarget", _target(identity))

@@ -61,7 +61,6 @@ def described(call: Call, what: str, namespace: str = "sagemaker") -> list[Paylo
         ("RegisterScalableTarget", {"ResourceId": "Dogs"}, "Unsupported resource ID"),
         ("RegisterScalableTarget", {"ServiceNamespace": "lambda"}, "Unsupported service namespace"),
         ("RegisterScalableTarget", {"MinCapacity": 5, "MaxCapacity": 4}, "cannot be less than minimum"),
-        ("RegisterScalableTarget", {"Tags": {"a": "b"}}, "no tags of scalable targets"),
         ("RegisterScalableTarget", {**LAMBDA, "MinCapacity": 1}, "MaxCapacity is required"),
         ("PutScalingPolicy", POLICY, "needs a TargetTrackingScalingPolicyConfiguration"),
         ("PutScalingPolicy", tracking(), "not both"),
@@ -120,8 +119,13 @@ def test_lists_are_narrowed_and_cut_into_pages(call: Call) -> None:
     assert refusal(lambda: page(NextToken="x")).code == "InvalidNextTokenException"
 
 
-def test_iam_is_told_the_target_once_there_is_one(aws: LocalScaling, call: Call) -> None:
+def test_targets_carry_tags_and_iam_is_told_the_target_once_there_is_one(aws: LocalScaling, call: Call) -> None:
     assert aws.service.resource_arns("RegisterScalableTarget", LAMBDA, CALLER) == ["*"]
-    arn = call("RegisterScalableTarget", **LAMBDA, **CAPACITY)["ScalableTargetARN"]
+    arn = call("RegisterScalableTarget", **LAMBDA, **CAPACITY, Tags={"team": "dogs"})["ScalableTargetARN"]
+    call("TagResource", ResourceARN=arn, Tags={"stage": "dev"})
+    call("UntagResource", ResourceARN=arn, TagKeys=["team"])
+    assert call("ListTagsForResource", ResourceARN=arn) == {"Tags": {"stage": "dev"}}
+    missing = refusal(lambda: call("ListTagsForResource", ResourceARN=f"{arn}x"))
+    assert missing.code == "ResourceNotFoundException"
     assert aws.service.resource_arns("PutScalingPolicy", LAMBDA, CALLER) == [arn]
     assert aws.service.resource_arns("DescribeScalableTargets", {"ServiceNamespace": "sagemaker"}, CALLER) == ["*"]
