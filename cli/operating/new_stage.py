@@ -7,8 +7,11 @@ import math
 import os
 import sys
 import tomllib
+from functools import partial
+from pathlib import Path
 from typing import Annotated, Any
 
+import jinja2
 import typer
 
 from cli.console import console
@@ -21,32 +24,19 @@ from infra.validation import SettingsError, read_table
 
 _Answers = dict[str, Any]  # by place in the settings; "" is none
 _KIND, _BUDGET = "serving.kind", "cost_guard.monthly_usd"
+_ENDPOINTS = "instance (steady traffic; at rest {:.2f} USD a month) or serverless (few calls; {:.2f})"
 #: By place in the settings, in the order of the options: the question, its default, and the answer that it needs.
 _QUESTIONS = {
     "stage": ("1 of 5: Name of the stage (2 to 16 lower-case letters or digits)", "", ""),
     "region": ("2 of 5: AWS region, such as eu-west-1 (empty: wherever the credentials point)", "", ""),
     "account": ("2 of 5: AWS account (12 digits)", "", "region"),
-    _KIND: (
-        "3 of 5: Endpoint: instance (steady traffic; at rest {:.2f} USD a month) or serverless (few calls; {:.2f}); "
-        + PRICE_LIST,
-        "serverless",
-        "",
-    ),
+    _KIND: (f"3 of 5: Endpoint: {_ENDPOINTS}; {PRICE_LIST}", "serverless", ""),
     "storage.retain": ("4 of 5: Keep bucket and data when the stage is destroyed (yes or no)", "no", ""),
     "alarms.email": ("5 of 5: E-mail address for alarms and the budget (empty: neither)", "", ""),
     _BUDGET: ("5 of 5: Monthly budget in whole USD", "", "alarms.email"),
 }
-_HEAD = "# What is not here has its default: infra/settings.py, infra/tables/, docs/infrastructure.md."
-_SERVERLESS = {"serving.mode": "latency", "function.provisioned_concurrency": 0}
-_COMMENTS = {
-    "region": "with the account: nothing is deployed elsewhere by mistake",
-    "storage.retain": "whether kennel destroy leaves the bucket with all data, and its key",
-    _KIND: "billed by the call; the first one after a pause waits for a container",
-    "serving.mode": "a container gets one request at a time, so all of its vCPUs are for that one",
-    "function.provisioned_concurrency": "else the function would be billed around the clock",
-    "alarms.email": "has to confirm AWS's first e-mail",
-    _BUDGET: "e-mails at 80 and 100 percent of it (docs/cost-guard.md)",
-}
+_NOTHING: _Answers = dict.fromkeys(_QUESTIONS, "") | {"storage.retain": False}
+_TEMPLATE = Path(__file__).with_suffix(".toml.jinja")
 
 
 def init(
@@ -77,20 +67,28 @@ def init(
 
 
 def _complete(options: _Answers, *, ask: bool) -> _Answers:
-    """Add the answers that no option gives; a person is asked again for those that the settings refuse."""
-    answers: _Answers = {"stage": "", "storage.retain": False}
+    """Add the answers that no option gives: a person's, or the defaults."""
+    answers = _NOTHING
     for key, (question, default, needed) in _QUESTIONS.items():
-        wanted, given = answers.get(needed) != "", options[key] is not None
+        wanted = answers.get(needed) != ""
         if key == _BUDGET and wanted and not _problems(answers):
             default = str(10 * math.ceil(_monthly(answers) / 5))  # twice the costs at rest
-        answers[key] = _typed(key, options[key] if given else default if wanted else "")
-        problems = [] if given or not wanted else [""]
-        while ask and (problems or (problems := [line for line in _problems(answers) if line.startswith(f"{key}:")])):
-            console.print("\n".join(problems), end="\n" if problems[0] else "")
-            prices = [_monthly({**answers, key: kind}) for kind in ("instance", "serverless")] if key == _KIND else []
-            answer = typer.prompt(question.format(*prices), default=default, show_default=default != "")
-            answers[key], problems = _typed(key, answer), []
+        answer = options[key]
+        if answer is None and ask and wanted:
+            prices = [_monthly({**_NOTHING, "stage": "new", _KIND: kind}) for kind in ("instance", "serverless")]
+            check = partial(_checked, answers, key)
+            text = question.format(*prices)
+            answer = typer.prompt(text, default=default, show_default=default != "", value_proc=check)
+        answers = {**answers, key: _typed(key, answer if answer is not None else default if wanted else "")}
     return answers
+
+
+def _checked(answers: _Answers, key: str, answer: str) -> str:
+    """Return the answer to a question; one that the settings refuse is asked for again."""
+    problems = _problems({**answers, key: _typed(key, answer)})
+    if refused := [line for line in problems if line.startswith(f"{key}:")]:
+        raise typer.BadParameter("\n".join(refused))
+    return answer
 
 
 def _typed(key: str, answer: Any) -> Any:
@@ -124,16 +122,8 @@ def _monthly(answers: _Answers) -> float:
 
 def _text(answers: _Answers) -> str:
     """Write the answers that differ from the defaults as TOML."""
-    kinds: dict[str, _Answers] = {"serverless": _SERVERLESS, "instance": {_KIND: ""}}  # the latter is the default
-    settings = {**answers, "stage": "", **kinds.get(answers.get(_KIND, ""), {})}
-    lines, table = [_HEAD], "?"
-    for key, answer in sorted(settings.items(), key=lambda item: ("." in item[0], item[0])):
-        above, _, name = key.rpartition(".")
-        if answer == "":
-            continue
-        if above != table:
-            lines += ["", f"[{above}]"] if above else [""]
-            table = above
-        value = json.dumps(answer, ensure_ascii=False).replace("\x7f", r"\u007f")  # else no TOML
-        lines.append(f"{name} = {value}" + (f"  # {_COMMENTS[key]}" if key in _COMMENTS else ""))
-    return "\n".join(lines) + "\n"
+    environment = jinja2.Environment(trim_blocks=True, lstrip_blocks=True, autoescape=False)  # noqa: S701 - no HTML
+    # A text of JSON is one of TOML, but for this character.
+    environment.filters["toml"] = lambda value: json.dumps(value, ensure_ascii=False).replace("\x7f", r"\u007f")
+    template = environment.from_string(_TEMPLATE.read_text(encoding="utf-8"))
+    return template.render({key.rpartition(".")[2]: answer for key, answer in answers.items()}) + "\n"
