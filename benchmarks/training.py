@@ -1,9 +1,9 @@
-"""Training against the usual ways: the step with `torch.compile`, the input pipeline, and two processes against one.
+"""Training against the usual ways: the step with `torch.compile`, and two processes against one.
 
-    python -m benchmarks.training [--quick] [--rounds N] [--skip step input processes] [--json FILE]
+    python -m benchmarks.training [--quick] [--rounds N] [--skip step processes] [--json FILE]
 
-Three comparisons, each a ratio with its goal; benchmarks/README.md says what is compared, and why so. What trains in
-the step's comparison has a process of its own, with its own settings of OpenMP and of the allocator, as
+Two comparisons, each a ratio with its goal; benchmarks/README.md says what is compared, and why so. What trains in the
+step's comparison has a process of its own, with its own settings of OpenMP and of the allocator, as
 `model/train.py` makes them; they take turns, and an epoch of `fit` is one turn.
 """
 
@@ -35,7 +35,7 @@ from benchmarks.measuring import (
 )
 from cli.console import console
 
-PARTS = ("step", "input", "processes")
+PARTS = ("step", "processes")
 SIZE, BATCH, CLASSES = 224, 32, 133
 ARCHITECTURE = "resnet18"
 # How ours makes its steps: --mixed-precision, and whether with --compile. The last one that a CPU can has the goal.
@@ -166,16 +166,6 @@ def measure_step(rounds: int, steps: int, *, cached: bool) -> dict[str, Any]:
     return {**rates, "compile_seconds": images / first[compiled] - images / statistics.median(rates[compiled])}
 
 
-def measure_input(quick: bool) -> dict[str, Any]:
-    with tempfile.TemporaryDirectory(prefix="kennel-training-benchmark-") as folder:
-        result = Path(folder, "input.json")
-        short = ["--count", "32", "--rounds", "1"] if quick else ["--count", "64", "--rounds", "3"]
-        command = [sys.executable, "-m", "benchmarks.input_pipeline", "--json", str(result), *short]
-        subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
-        figures: dict[str, Any] = json.loads(result.read_text(encoding="utf-8"))
-        return figures
-
-
 def measure_processes(rounds: int, epochs: int) -> dict[str, list[float]]:
     """Return images per second of one process, of two together, and of two apart, a value per round."""
     with tempfile.TemporaryDirectory(prefix="kennel-training-benchmark-") as name:
@@ -225,12 +215,6 @@ def main(argv: list[str] | None = None) -> int:
             rows.append((f"training step, {way}, images/s", _median(step["plain"]), _median(step[way])))
         reuse = ", less what an earlier run has left" if arguments.quick else ""
         console.print(f"Compiling the step took {step['compile_seconds']:.0f} s{reuse}.")
-    if "input" not in arguments.skip:
-        pipeline = figures["input"] = measure_input(arguments.quick)
-        ratios["input"] = pipeline["ratios"]["ours"]
-        usual, ours = (pipeline["rates"][name] for name in ("usual", "ours"))
-        before, after = (_median([one["training"] for one in rates]) for rates in (usual, ours))
-        rows.append(("input pipeline, images/s and core", before, after))
     if "processes" not in arguments.skip:
         processes = figures["processes"] = measure_processes(max(1, rounds // 2), epochs=3)
         ratios["processes"] = paired_ratio(processes["two"], processes["one"]) / 2
@@ -248,7 +232,6 @@ def main(argv: list[str] | None = None) -> int:
         figures,
         [
             Goal("training step, compiled / plain eager", ratios.get("step"), 1.8, at_least=True, unit="x"),
-            Goal("input pipeline, ours / usual, per core", ratios.get("input"), 2, at_least=True, unit="x"),
             Goal("efficiency of two processes", ratios.get("processes"), 0.9, at_least=True),
         ],
     )

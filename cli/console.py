@@ -94,9 +94,7 @@ class _Pace(progress.ProgressColumn):
 
 
 @contextmanager
-def progress_bar(
-    description: str, total: int | None = None, *, in_bytes: bool = False
-) -> Iterator[Callable[..., None]]:
+def progress_bar(what: str, total: int | None = None, *, in_bytes: bool = False) -> Iterator[Callable[..., None]]:
     """Show progress: a live bar in a terminal, a line now and then elsewhere; without a total, a spinner.
 
     Call what it yields with what is done so far and, where it was not known before, the total; threads may, too.
@@ -104,13 +102,9 @@ def progress_bar(
     count = progress.DownloadColumn() if in_bytes else progress.MofNCompleteColumn()
     counted = [progress.BarColumn(), count] if in_bytes or total is not None else []
     columns = (progress.SpinnerColumn(), progress.TextColumn("{task.description}", markup=False), *counted, _Pace())
-    how: dict[str, Any] = {
-        "transient": True,
-        "disable": not console.is_terminal,
-        "speed_estimate_period": _RATE_SECONDS,
-    }
+    how: Any = {"transient": True, "disable": not console.is_terminal, "speed_estimate_period": _RATE_SECONDS}
     with progress.Progress(*columns, console=console, **how) as bar:
-        task, ended = bar.add_task(description, total=total, in_bytes=in_bytes), threading.Event()
+        task, ended = bar.add_task(what, total=total, in_bytes=in_bytes), threading.Event()
         if bar.disable:
             threading.Thread(target=_print_lines, args=(bar.tasks[0], ended), daemon=True).start()
         try:

@@ -1,13 +1,17 @@
 """What can go wrong on the command line, and the exit code that says so (docs/command-line.md lists them).
 
 One small tree: a command raises, `cli.main` prints one message and exits. Anything outside the tree is a bug: its stack
-trace goes to a file.
+trace goes to a file (`BugError`).
 """
 
 from __future__ import annotations
 
+import platform
+import tempfile
+import traceback
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from importlib.metadata import version
 
 import botocore.exceptions
 
@@ -20,6 +24,23 @@ class KennelError(Exception):
     def __init__(self, message: str, hint: str = "") -> None:
         super().__init__(message)
         self.hint = hint
+
+
+class BugError(KennelError):
+    """A bug of this program (exit code 1); its trace is shown, or written where only its owner can read it."""
+
+    def __init__(self, error: Exception, *, show: bool = False) -> None:
+        from cli.console import plain  # which imports this module
+
+        trace = plain("".join(traceback.format_exception(error)))
+        hint = "To see its stack trace: kennel --debug COMMAND"
+        if not show:
+            with suppress(OSError):  # neither environment nor arguments: they may hold what is secret
+                with tempfile.NamedTemporaryFile("w", prefix="kennel-bug-", suffix=".txt", delete=False) as file:
+                    about = f"kennel {version('kennel')}, Python {platform.python_version()}, {platform.platform()}"
+                    file.write(f"{about}\n{trace}")
+                hint = f"Please report it, with this file and what you did: {file.name}\n{hint}"
+        super().__init__(f"this is a bug in kennel: {type(error).__name__}: {error}", trace if show else hint)
 
 
 class NotAgreedError(KennelError):

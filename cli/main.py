@@ -3,12 +3,7 @@
 from __future__ import annotations
 
 import os
-import platform
 import sys
-import tempfile
-import traceback
-from contextlib import suppress
-from importlib.metadata import version
 from typing import Annotated, Any
 
 import typer
@@ -17,11 +12,11 @@ from rich.text import Text
 from cli.auditing import command as auditing
 from cli.aws import Stage
 from cli.batch import commands as batch
-from cli.console import console, error_console, plain
+from cli.console import console, error_console
 from cli.costs import command as costs
 from cli.data import commands as data
 from cli.drift import command as drifting
-from cli.errors import KennelError
+from cli.errors import BugError, KennelError
 from cli.help import Sections
 from cli.load import command as loading
 from cli.local import commands as local
@@ -38,25 +33,6 @@ from cli.training import packaging, report
 from cli.tuning import commands as tuning
 from cli.ui import command as page
 from infra.settings import stages
-
-
-class BugError(KennelError):
-    """A bug of this program (exit code 1); its trace is shown, or written where only its owner can read it."""
-
-    def __init__(self, error: Exception, *, show: bool = False) -> None:
-        trace, hint = (
-            plain("".join(traceback.format_exception(error))),
-            "To see its stack trace: kennel --debug COMMAND",
-        )
-        if show:
-            hint = trace
-        else:
-            with suppress(OSError):  # neither environment nor arguments: they may hold what is secret
-                with tempfile.NamedTemporaryFile("w", prefix="kennel-bug-", suffix=".txt", delete=False) as file:
-                    about = f"kennel {version('kennel')}, Python {platform.python_version()}, {platform.platform()}"
-                    file.write(f"{about}\n{trace}")
-                hint = f"Please report it, with this file and what you did: {file.name}\n{hint}"
-        super().__init__(f"this is a bug in kennel: {type(error).__name__}: {error}", hint)
 
 
 class Kennel(Sections):

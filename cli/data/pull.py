@@ -7,12 +7,10 @@ import json
 import os
 import re
 import shutil
-from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
 
 from cli.console import console, progress_bar
 from cli.data.dataset import named, only_writer, whole_folder
@@ -47,8 +45,22 @@ def pull(directory: Path, url: str, sha256: str | None) -> None:
         raise UsageError(f"{sha256!r} is no SHA-256 checksum: it has 64 hexadecimal digits.")
     require_web_address(url)
     directory = named(directory)
+    archive, record = (directory.with_name(directory.name + end) for end in (".zip", ".source.json"))
     with only_writer(directory.parent):
-        _pull(directory, url, sha256)
+        before = _read(record)
+        if not _is_there(directory, before, url, sha256):
+            fetched = _fetched(archive, url)
+            source = _verified(fetched, url, sha256, before)
+            try:
+                with progress_bar("Unpacking", in_bytes=True) as report, whole_folder(directory) as new:
+                    unpacked = unzip(fetched, new, report=report)
+                    # Before the folder has its name: of something unusable no checksum is kept.
+                    _write(record, source)
+            except ArchiveError:
+                discard(_part(archive))
+                raise
+            console.print(f"Unpacked {unpacked}, into {directory}.")
+        discard(_part(archive))
 
 
 def pull_set(directory: Path, name: str) -> None:
@@ -74,53 +86,37 @@ def pull_set(directory: Path, name: str) -> None:
             have = f"{directory.parent} has {free / 1e9:.1f} GB free"
             raise NotReadyError(f"{have}; archives and images need {needed / 1e9:.1f} GB.", "Make room.")
         folder.mkdir(exist_ok=True)
-        archives = [_archive(folder, archive) for archive in published.archives]
-        source = _verified(archives[0], url, None, before)
+        archives = {folder / archive["url"].rpartition("/")[2]: archive for archive in published.archives}
+        fetched = []
+        for path, archive in archives.items():
+            fetched.append(found := _fetched(path, archive["url"]))
+            if not torchvision_datasets().utils.check_integrity(found, archive["md5"]):
+                discard(_part(path))
+                message = f"{found} is not what was published: its MD5 is not {archive['md5']}."
+                raise NotReadyError(message, "Fetch it again.")
+        source = _verified(fetched[0], url, None, before)
         with whole_folder(directory) as new, progress_bar("Unpacking"):
-            published.unpack(archives, new.with_name("unpacked"), new)
+            published.unpack(fetched, new.with_name("unpacked"), new)
             _write(record, source)
-        for archive in archives:
-            if archive.suffix == ".part":
-                discard(archive)
+        for path in archives:
+            discard(_part(path))
         with suppress(OSError):  # what a person has put there
             folder.rmdir()
 
 
-def _archive(folder: Path, archive: Mapping[str, Any]) -> Path:
-    """Return an archive of a published set, downloaded if it is not there; a NotReadyError if it is another one."""
-    path: Path = folder / archive["url"].rpartition("/")[2]
-    part = path.with_name(f"{path.name}.part")
-    if not path.is_file():
-        with progress_bar(f"Downloading {path.name}", in_bytes=True) as report:
-            download(archive["url"], part, report=report)
-        path = part
-    if not torchvision_datasets().utils.check_integrity(path, archive["md5"]):
-        discard(part)
-        raise NotReadyError(f"{path} is not what was published: its MD5 is not {archive['md5']}.", "Fetch it again.")
-    return path
+def _fetched(path: Path, url: str) -> Path:
+    """Return an archive that a person has put there, or else its part, which is downloaded."""
+    if path.is_file():
+        console.print(f"Using {path}, which is there already.")
+        return path
+    part = _part(path)
+    with progress_bar(f"Downloading {path.name}", in_bytes=True) as report:
+        download(url, part, report=report)
+    return part
 
 
-def _pull(directory: Path, url: str, sha256: str | None) -> None:
-    archive, record, part = (directory.with_name(directory.name + end) for end in (".zip", ".source.json", ".zip.part"))
-    before = _read(record)
-    if not _is_there(directory, before, url, sha256):
-        if archive.is_file():
-            console.print(f"Using {archive}, which is there already.")
-        else:
-            with progress_bar("Downloading", in_bytes=True) as report:
-                download(url, part, report=report)
-            archive = part
-        source = _verified(archive, url, sha256, before)
-        try:
-            with progress_bar("Unpacking", in_bytes=True) as report, whole_folder(directory) as new:
-                unpacked = unzip(archive, new, report=report)
-                # Before the folder has its name, and only if it gets one: of something unusable no checksum is kept.
-                _write(record, source)
-        except ArchiveError:
-            discard(part)
-            raise
-        console.print(f"Unpacked {unpacked}, into {directory}.")
-    discard(part)
+def _part(path: Path) -> Path:
+    return path.with_name(f"{path.name}.part")
 
 
 def _is_there(directory: Path, before: Source | None, url: str, sha256: str | None) -> bool:

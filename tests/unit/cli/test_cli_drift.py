@@ -28,16 +28,18 @@ NOW, RANDOM = datetime.now(UTC), np.random.default_rng(7)
 PLACE = f"captured/kennel-dev-instance/main/{NOW:%Y/%m/%d/%H}/00.jsonl"
 
 
+def darker(image: Image.Image, factor: float) -> Image.Image:
+    return ImageEnhance.Brightness(image).enhance(factor)
+
+
 def picture(change: Any = lambda image: image) -> bytes:
     size = tuple(RANDOM.integers(56, 72, 2).tolist())
     coarse, grain = (
         Image.fromarray(RANDOM.integers(0, 255, (side, side, 3), np.uint8)).resize(size, Image.Resampling.BICUBIC)
         for side in (8, 64)
     )
-    mixed = ImageEnhance.Brightness(Image.blend(coarse, grain, RANDOM.uniform(0.1, 0.4))).enhance(
-        RANDOM.uniform(0.6, 1)
-    )
-    change(mixed).save(file := io.BytesIO(), "JPEG", quality=95)
+    mixed = Image.blend(coarse, grain, RANDOM.uniform(0.1, 0.4))
+    change(darker(mixed, RANDOM.uniform(0.6, 1))).save(file := io.BytesIO(), "JPEG", quality=95)
     return file.getvalue()
 
 
@@ -74,21 +76,15 @@ def test_of_200_samples_of_the_same_images_at_most_one_in_a_hundred_has_drift():
     halves = [np.split(RANDOM.permutation(np.array(ORDINARY)), 2) for _ in range(200)]
     found = [compare(*both) for both in halves]
     assert {len(figures) for figures in found} == {9}
-    assert (
-        sum(any(each["p"] < 0.01 for each in figures) for figures in found) <= 2
-    )  # those with a large effect are fewer
+    assert sum(any(each["p"] < 0.01 for each in figures) for figures in found) <= 2  # fewer have a large effect
 
 
 @pytest.mark.parametrize(
     ("figures", "change", "answered"),
     [
-        ({"brightness"}, lambda image: ImageEnhance.Brightness(image).enhance(0.6), answer),
+        ({"brightness"}, lambda image: darker(image, 0.6), answer),
         ({"sharpness", "contrast"}, lambda image: image.filter(ImageFilter.GaussianBlur(1)), answer),
-        (
-            {"aspect", "sharpness"},
-            lambda image: image.resize((image.width * 5 // 4, image.height * 4 // 5)),
-            answer,
-        ),
+        ({"aspect", "sharpness"}, lambda image: image.resize((image.width * 5 // 4, image.height * 4 // 5)), answer),
         ({"blank", "brightness", "contrast", "sharpness"}, lambda image: image.point(lambda grey: grey // 128), answer),
         ({"predicted"}, lambda image: image, lambda: answer("pug" if RANDOM.random() < 0.8 else "")),
         ({"unknown"}, lambda image: image, lambda: answer(known=RANDOM.random() > 0.3)),
@@ -112,9 +108,8 @@ def test_what_is_no_capture_is_skipped_counted_and_named():
     good = line(picture(), answer())
     foreign = [b"{}\n", b"[" * 10**5 + b"\n", b"\xff\n", b'{"captureData": 1, "eventMetadata": {"inferenceTime": 2}}\n']
     other = line(picture(), answer(model={"name": "dogs", "version": "v0"}))
-    found = read(
-        b"".join([good, *foreign, other, line(bomb.getvalue(), answer()), line(picture(), answer(), 2), good[:900]])
-    )
+    bad, early = line(bomb.getvalue(), answer()), line(picture(), answer(), hours_ago=2)
+    found = read(b"".join([good, *foreign, other, bad, early, good[:900]]))
     assert (found.images, len(found.rows)) == (1, 1)
     names = "no whole capture of an image and its answer", "of another model", "with an image that cannot be decoded"
     assert found.skipped == dict(zip(names, (5, 1, 1), strict=True))
@@ -136,7 +131,7 @@ def test_of_100_000_captures_a_fair_sample_is_read_in_little_memory(monkeypatch)
 
 
 def test_the_command_reports_publishes_and_shows_no_image(monkeypatch, tmp_path, capsys):
-    dark = [picture(lambda image: ImageEnhance.Brightness(image).enhance(0.4)) for _ in range(120)]
+    dark = [picture(lambda image: darker(image, 0.4)) for _ in range(120)]
     stage = stage_with(b"".join(line(image, answer("<script>" if n % 2 else "pug")) for n, image in enumerate(dark)))
     stage.__dict__["settings"] = replace(stage.settings, drift=DriftSettings(ignore=("predicted",)))
     monkeypatch.setattr(command, "ROOT", tmp_path)

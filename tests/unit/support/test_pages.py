@@ -51,6 +51,8 @@ def pages() -> Iterator[tuple[str, str]]:
     for path in (ROOT / ".github/workflows").glob("*.yml"):
         steps = [step for job in yaml.safe_load(path.read_text())["jobs"].values() for step in job["steps"]]
         yield path.name, "\n".join(f"```sh\n{step['run'].strip()}\n```" for step in steps if "run" in step)
+    examples = tomllib.loads((ROOT / "cli/help.toml").read_text(encoding="utf-8"))["examples"].values()
+    yield "cli/help.toml", "\n".join(f"```sh\n{line}\n```" for lines in examples for line in lines)
 
 
 PAGES = dict(pages())
