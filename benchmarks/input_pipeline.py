@@ -30,16 +30,7 @@ import torch
 from torch import Tensor
 
 from benchmarks.drawn import write_data_set
-from benchmarks.measuring import (
-    Goal,
-    finish,
-    interleaved,
-    machine,
-    make_parser,
-    markdown_table,
-    paired_ratio,
-    positive,
-)
+from benchmarks.measuring import Goal, finish, interleaved, machine, make_parser, markdown_table, paired_ratio, positive
 from cli.console import console
 from cli.data.dataset import find_data_set
 from cli.data.shrink import shrink_data_set

@@ -30,15 +30,7 @@ from typing import Any
 
 import botocore
 
-from benchmarks.measuring import (
-    Goal,
-    finish,
-    interleaved,
-    machine,
-    make_parser,
-    markdown_table,
-    positive,
-)
+from benchmarks.measuring import Goal, finish, interleaved, machine, make_parser, markdown_table, positive
 from cli.aws import ROOT
 from cli.console import console, error_console
 

@@ -26,16 +26,7 @@ import numpy as np
 
 from benchmarks import serving_systems as systems
 from benchmarks.load import WrongAnswerError
-from benchmarks.measuring import (
-    Goal,
-    finish,
-    interleaved,
-    machine,
-    make_parser,
-    markdown_table,
-    paired_ratio,
-    positive,
-)
+from benchmarks.measuring import Goal, finish, interleaved, machine, make_parser, markdown_table, paired_ratio, positive
 from benchmarks.serving_systems import BrokenSystemError, ModelError, Plan, Served, Turn
 from cli.aws import ROOT
 from cli.console import console, error_console

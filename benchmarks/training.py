@@ -24,15 +24,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.drawn import write_data_set
-from benchmarks.measuring import (
-    Goal,
-    finish,
-    interleaved,
-    machine,
-    make_parser,
-    markdown_table,
-    paired_ratio,
-)
+from benchmarks.measuring import Goal, finish, interleaved, machine, make_parser, markdown_table, paired_ratio
 from cli.console import console
 
 PARTS = ("step", "processes")

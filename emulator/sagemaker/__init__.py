@@ -14,14 +14,7 @@ from emulator.sagemaker.instance_quotas import LIMITED, InstanceQuotas
 from emulator.sagemaker.model_packages import ModelPackages
 from emulator.sagemaker.models import Models
 from emulator.sagemaker.notebooks import LifecycleConfigs, NotebookInstances
-from emulator.sagemaker.resources import (
-    ENDPOINT_CONFIG,
-    KINDS,
-    MODEL_PACKAGE,
-    MODEL_PACKAGE_GROUP,
-    Resources,
-    Tags,
-)
+from emulator.sagemaker.resources import ENDPOINT_CONFIG, KINDS, MODEL_PACKAGE, MODEL_PACKAGE_GROUP, Resources, Tags
 from emulator.sagemaker.training.operations import TrainingJobs
 from emulator.sagemaker.transform.operations import TransformJobs
 from emulator.sagemaker.tuning.operations import TuningJobs
