@@ -126,11 +126,9 @@ def up(
 ) -> None:
     """Start the local AWS in the background."""
     with _local_errors():
-        taken_back = (
-            None
-            if interrupt_spot_after is None
-            else SpotInterruption(after_seconds=interrupt_spot_after, wait_seconds=spot_wait)
-        )
+        taken_back = None
+        if interrupt_spot_after is not None:
+            taken_back = SpotInterruption(after_seconds=interrupt_spot_after, wait_seconds=spot_wait)
         asked = {
             "spot_interruption": taken_back,
             "quotas": dict(map(quotas.parse, quota)) if quota else None,

@@ -20,10 +20,7 @@ from cli.tuning.request import TuningRequest, tuning_job_request
 from cli.tuning.watching import watch_tuning
 from infra.job_names import tuning_job_name
 
-app = typer.Typer(
-    invoke_without_command=True,
-    rich_markup_mode=None,
-)
+app = typer.Typer(invoke_without_command=True, rich_markup_mode=None)
 
 
 @app.callback()
@@ -55,12 +52,8 @@ def tune(
     if context.invoked_subcommand is not None:
         return
     stage: Stage = context.obj
-    given: dict[str, Any] = {
-        "strategy": strategy,
-        "max_jobs": max_jobs,
-        "parallel_jobs": parallel,
-        "early_stopping": early_stopping,
-    }
+    given: dict[str, Any] = {"strategy": strategy, "max_jobs": max_jobs, "parallel_jobs": parallel}
+    given["early_stopping"] = early_stopping
     asked = {name: value for name, value in given.items() if value is not None}
     settings = replace(stage.settings.training.tuning, **asked)
     training = TrainingRequest(data, parse_hyperparameters(set_ or []), instance_type, instances)

@@ -96,9 +96,5 @@ def as_html(report: Report) -> str:
     return made.encode("ascii", "xmlcharrefreplace").decode()  # whatever the shell's encoding is
 
 
-FORMATS: dict[str, Callable[[Report], RenderableType]] = {
-    "table": as_table,
-    "json": as_json,
-    "sarif": as_sarif,
-    "html": as_html,
-}
+FORMATS: dict[str, Callable[[Report], RenderableType]]
+FORMATS = {"table": as_table, "json": as_json, "sarif": as_sarif, "html": as_html}

@@ -79,9 +79,7 @@ def test_what_no_stack_knows_is_found_by_its_tags_and_what_is_gone_is_not(aws, m
     aws.sagemaker.create_notebook_instance(**configuration, RoleArn=role, Tags=tags)
     cloudwatch = aws.client("cloudwatch")
     cloudwatch.put_dashboard(DashboardName="kennel-local", DashboardBody='{"widgets": []}')
-    tagging = aws.client(
-        "resourcegroupstaggingapi"
-    )  # tags are the other services' business, with their own permissions
+    tagging = aws.client("resourcegroupstaggingapi")  # tags are the other services', with their own permissions
     refused(tagging.tag_resources, "does not do this", ResourceARNList=["arn:aws:s3:::forgotten"], Tags={"a": "b"})
     with pytest.raises(WorkFailedError, match=r"5 thing\(s\) of local are left that cost") as raised:
         destroying.destroy_stage(Stage("local"))
