@@ -69,7 +69,7 @@ def assess(account: Account, regions: list[str]) -> Report:
 def audit(
     context: typer.Context,
     format_: Annotated[
-        Literal["table", "json", "sarif", "html"], typer.Option("--format", help="How to report.")
+        Literal["table", "json", "sarif", "html"], typer.Option("--format", help="Of the report.")
     ] = "table",
     unused_days: Annotated[int, typer.Option(min=1, help="What nobody used for so many days is unused.")] = 90,
     region: Annotated[list[str] | None, typer.Option(help="A region; again for others (default: all enabled).")] = None,

@@ -27,7 +27,7 @@ _SHOWN_ERRORS = 10
 def batch(
     context: typer.Context,
     source: Annotated[
-        str, typer.Argument(help=f"s3://BUCKET/{BATCH_INPUT}/NAME/, or a folder here, which is then pushed there.")
+        str, typer.Argument(help=f"s3://BUCKET/{BATCH_INPUT}/NAME/, or a folder, which is pushed there.")
     ],
     destination: Annotated[
         str | None, typer.Argument(help=f"Default: s3://BUCKET/{BATCH_OUTPUT}/NAME/, BUCKET being the data bucket.")

@@ -60,9 +60,7 @@ def pull(
     published: Annotated[
         str | None, typer.Option("--set", help="A published set: pets, flowers, food or eurosat.", metavar="NAME")
     ] = None,
-    url: Annotated[
-        str | None, typer.Option(help="A zip archive (default: 8,351 photographs of 133 breeds, 1.1 GB).")
-    ] = None,
+    url: Annotated[str | None, typer.Option(help="A zip archive (default: 8,351 photographs of dogs, 1.1 GB).")] = None,
     sha256: Annotated[str | None, typer.Option(help="What the archive's checksum must be.")] = None,
     as_json: AsJson = False,
 ) -> None:
@@ -92,9 +90,7 @@ def check_command(
 def shrink_command(
     directory: _Directory,
     destination: Annotated[Path | None, typer.Argument(help="Where to put the copy (default: DIR-<side>).")] = None,
-    side: Annotated[
-        int, typer.Option(min=16, max=4096, help="Longest that an image's shorter side may be, in pixels.")
-    ] = 256,
+    side: Annotated[int, typer.Option(min=16, max=4096, help="The most pixels of an image's shorter side.")] = 256,
     as_json: AsJson = False,
 ) -> None:
     """Make a copy of a data set in the size that a network needs."""

@@ -163,6 +163,4 @@ def _read(record: Path) -> Source | None:
         return None
     except (OSError, ValueError, TypeError) as error:
         # Not to be taken for "never pulled": the checksum in it is what the next archive is measured against.
-        raise NotReadyError(
-            f"{record} cannot be read: {error}.", "Remove it to trust the next archive unseen."
-        ) from error
+        raise NotReadyError(f"{record} cannot be read: {error}.", "Remove it to trust the next archive.") from error

@@ -27,9 +27,7 @@ class _Metrics(BaseModel):  # an artifact may hold anything
 def drift(
     context: typer.Context,
     since: Annotated[str, typer.Option(help="How far to look back, in days or hours: 7d, 24h.")] = "7d",
-    publish: Annotated[
-        bool, typer.Option("--publish", help="Send the number of drifted figures to CloudWatch.")
-    ] = False,
+    publish: Annotated[bool, typer.Option("--publish", help="Send CloudWatch the number of drifted figures.")] = False,
     open_: Annotated[bool, typer.Option("--open/--no-open", help="Open the page where there is a browser.")] = True,
     as_json: AsJson = False,
 ) -> None:
@@ -41,9 +39,7 @@ def drift(
     if not (given := re.fullmatch(r"([1-9]\d{0,3})([dh])", since)):
         raise UsageError(f"--since {since} is no time.", "Days or hours: --since 7d, --since 24h")
     if publish and not stage.settings.drift:
-        raise UsageError(
-            "--publish is for the alarm of [drift].", f"Add that table to {stage.settings_file} and deploy."
-        )
+        raise UsageError("--publish is for the alarm of [drift].", f"Add [drift] to {stage.settings_file} and deploy.")
     from cli.drift import comparison, page  # scipy: not needed by the other commands
     from cli.drift.captures import OTHER_MODEL, Captures
 

@@ -125,9 +125,7 @@ def report(steps: Sequence[Step], goal_ms: float, output: Path) -> float | None:
     if steps[-1].broken(goal_ms) == _TOO_LATE:
         console.print("This machine was the limit, not the model, which may bear more: use a larger or an idle one.")
     if knee is None:
-        raise WorkFailedError(
-            f"No rate held p95 <= {goal_ms:g} ms.", "Begin lower (--rate), or allow a longer latency (--p95)."
-        )
+        raise WorkFailedError(f"No rate held p95 <= {goal_ms:g} ms.", "Begin lower (--rate), or allow more (--p95).")
     each = f", {per_instance:.3g} for each of {knee.instances} instance(s)" if per_instance else ""
     console.print(f"Knee: {knee.rate:g} requests/s hold p95 <= {goal_ms:g} ms{each}.")
     if not steps[-1].broken(goal_ms):

@@ -51,9 +51,8 @@ class Target:
     def instances(self) -> int | None:
         """Return how many instances are in service; None of a serverless endpoint."""
         with aws_errors():
-            endpoint = self.stage.client("sagemaker").describe_endpoint(
-                EndpointName=self.stage.output("inference", "EndpointName")
-            )
+            name = self.stage.output("inference", "EndpointName")
+            endpoint = self.stage.client("sagemaker").describe_endpoint(EndpointName=name)
         counts = [variant.get("CurrentInstanceCount") for variant in endpoint["ProductionVariants"]]
         return None if None in counts else sum(counts)
 

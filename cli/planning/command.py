@@ -24,9 +24,7 @@ def plan(
     context: typer.Context,
     rate: Annotated[float, typer.Option(min=0.01, max=100_000, help="Requests per second at the peak.")],
     p95: Goal = 300,
-    pattern: Annotated[
-        str, typer.Option(help="steady, daily, spiky, or a CSV file of seconds and requests per second.")
-    ] = "daily",
+    pattern: Annotated[str, typer.Option(help="steady, daily, spiky, or a CSV file of seconds and rates.")] = "daily",
     image_kb: Annotated[float, typer.Option("--image-kb", min=1, help="The size of an image.")] = 120,
     start: Annotated[float, typer.Option("--instance-start", min=0, help="Seconds until a new instance serves.")] = 300,
     as_json: AsJson = False,

@@ -36,12 +36,10 @@ def train(
     follow: Annotated[str | None, typer.Option(metavar="JOB", help="Start nothing: follow this job.")] = None,
     stop: Annotated[str | None, typer.Option(metavar="JOB", help="Start nothing: stop this job.")] = None,
     on: Annotated[
-        Literal["sagemaker", "ec2"], typer.Option(help="A SageMaker training job, or one EC2 instance.")
+        Literal["sagemaker", "ec2"], typer.Option(help="A SageMaker job, or one EC2 instance.")
     ] = "sagemaker",
     spot: Annotated[bool | None, typer.Option(help="EC2: spare capacity. Default: the stage's settings.")] = None,
-    resume: Annotated[
-        str | None, typer.Option(metavar="JOB", help="EC2: a new instance goes on with this job.")
-    ] = None,
+    resume: Annotated[str | None, typer.Option(metavar="JOB", help="EC2: another instance goes on with it.")] = None,
 ) -> None:
     """Train on SageMaker, or on an EC2 instance that ends itself."""
     stage: Stage = context.obj

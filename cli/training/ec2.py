@@ -48,9 +48,8 @@ def start_training(stage: Stage, request: TrainingRequest) -> str:
     bucket = stage.data_bucket
     stage.output("training", "TrainingLaunchTemplateId")  # before anything is uploaded
     with aws_errors():
-        hyperparameters = training_hyperparameters(
-            stage, request, instances=1, max_runtime=settings.max_runtime_seconds
-        )
+        most = settings.max_runtime_seconds
+        hyperparameters = training_hyperparameters(stage, request, instances=1, max_runtime=most)
         name = new_job(name_prefix(stage))
         job = Job(
             name=name,
@@ -59,7 +58,7 @@ def start_training(stage: Stage, request: TrainingRequest) -> str:
             hyperparameters=hyperparameters,
             output=f"s3://{bucket}/{TRAINING_OUTPUT}/{name}",
             checkpoints=f"s3://{bucket}/{CHECKPOINTS}/{name}/",
-            max_runtime_seconds=settings.max_runtime_seconds,
+            max_runtime_seconds=most,
         )
     _launch(stage, job, settings)
     return name

@@ -30,9 +30,7 @@ _CLOCKS_SECONDS = 5.0
 def package(
     context: typer.Context,
     job: Annotated[str | None, typer.Option(help="Which training job (default: the newest completed one).")] = None,
-    source: Annotated[
-        Path | None, typer.Option("--from", help="A local model.tar.gz or model folder instead of a job's.")
-    ] = None,
+    source: Annotated[Path | None, typer.Option("--from", help="A model.tar.gz or folder instead of a job's.")] = None,
     as_json: AsJson = False,
 ) -> None:
     """Make the artifact that is deployed, and register it."""

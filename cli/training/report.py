@@ -30,9 +30,7 @@ def report(
     job: Annotated[
         str | None, typer.Argument(help="Default: the newest completed one.", autocompletion=jobs_here(REPORTS_DIR))
     ] = None,
-    source: Annotated[
-        Path | None, typer.Option("--from", help="A local training's --output-data-dir instead of a job's.")
-    ] = None,
+    source: Annotated[Path | None, typer.Option("--from", help="A local --output-data-dir instead of a job's.")] = None,
     output: Annotated[Path, typer.Option(help="Where the report's folder goes.", show_default=False)] = REPORTS_DIR,
     open_: Annotated[bool, typer.Option("--open/--no-open", help="Open the page where there is a browser.")] = True,
     as_json: AsJson = False,

@@ -39,7 +39,7 @@ def tune(
         bool | None, typer.Option(help="End what does worse than the median. Hyperband has its own way.")
     ] = None,
     warm_start: Annotated[
-        list[str] | None, typer.Option(metavar="JOB", help="Go on from an earlier tuning job; up to five.")
+        list[str] | None, typer.Option(metavar="JOB", help="An earlier job to go on from; up to five.")
     ] = None,
     instance_type: Annotated[str | None, typer.Option(help="Default: the stage's settings.")] = None,
     instances: Annotated[

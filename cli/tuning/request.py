@@ -128,9 +128,7 @@ def parameter_ranges(
         for value in choice.values:
             refuse_shell_syntax({canonical(choice.name): value})
         ranges["CategoricalParameterRanges"].append({"Name": canonical(choice.name), "Values": list(choice.values)})
-    return {
-        kind: [found for found in definitions if found["Name"] not in fixed] for kind, definitions in ranges.items()
-    }
+    return {kind: [each for each in found if each["Name"] not in fixed] for kind, found in ranges.items()}
 
 
 def _tried(ranges: Ranges) -> list[dict[str, str]]:

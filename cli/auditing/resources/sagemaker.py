@@ -68,9 +68,8 @@ def endpoints(account: Account, endpoint: Described, name: str, arn: str) -> Ite
         of = {"EndpointName": name, "VariantName": variant["VariantName"]}
         asked = {"Namespace": "AWS/SageMaker", "MetricName": "Invocations", "Period": 86400, "Statistics": ["Sum"]}
         asked |= {"Dimensions": [{"Name": key, "Value": value} for key, value in of.items()], **since}
-        requests += sum(
-            each["Sum"] for each in account.call("cloudwatch", "get_metric_statistics", **asked)["Datapoints"]
-        )
+        answer = account.call("cloudwatch", "get_metric_statistics", **asked)
+        requests += sum(each["Sum"] for each in answer["Datapoints"])
     if variants and not requests:
         yield flaw("endpoint-idle", arn, f"no invocations in {account.unused_days} days", name=name)
 

@@ -102,9 +102,8 @@ def scaling(found: Diagnosis) -> str:
 
 def _target(found: Diagnosis, namespace: str, resource: str, limits: list[tuple[int, int]]) -> None:
     service, given = "application-autoscaling", {"ServiceNamespace": namespace}
-    listed = found.stage.listed(
-        service, "describe_scalable_targets", "ScalableTargets", ResourceIds=[resource], **given
-    )
+    listing = ("describe_scalable_targets", "ScalableTargets")
+    listed = found.stage.listed(service, *listing, ResourceIds=[resource], **given)
     if (target := next(listed, None)) is None:
         found.problem(f"{resource} is not registered as a scalable target")
         return

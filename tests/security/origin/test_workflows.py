@@ -38,9 +38,8 @@ def test_a_release_has_its_version_date_and_tag(tmp_path: Path) -> None:
 
     def run(command: str, status: int = 0) -> str:
         who = "export GIT_AUTHOR_NAME=a GIT_AUTHOR_EMAIL=a@b GIT_COMMITTER_NAME=a GIT_COMMITTER_EMAIL=a@b"
-        done = subprocess.run(
-            ["sh", "-c", f"{who}; {command}"], cwd=tmp_path, capture_output=True, text=True, check=False
-        )
+        script = ["sh", "-c", f"{who}; {command}"]
+        done = subprocess.run(script, cwd=tmp_path, capture_output=True, text=True, check=False)
         assert done.returncode == status, done.stderr
         return done.stdout
 
