@@ -11,7 +11,6 @@ from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
-import jinja2
 import typer
 
 from cli.console import console
@@ -122,6 +121,8 @@ def _monthly(answers: _Answers) -> float:
 
 def _text(answers: _Answers) -> str:
     """Write the answers that differ from the defaults as TOML."""
+    import jinja2  # on first use: it costs 0.1 s
+
     environment = jinja2.Environment(trim_blocks=True, lstrip_blocks=True, autoescape=False)  # noqa: S701 - no HTML
     # A text of JSON is one of TOML, but for this character.
     environment.filters["toml"] = lambda value: json.dumps(value, ensure_ascii=False).replace("\x7f", r"\u007f")
