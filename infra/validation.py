@@ -23,6 +23,8 @@ _IN_TOML = {
     "mapping_type": "should be a table",
     "dict_type": "should be a table",
     "tuple_type": "should be a list",
+    "bool_type": "should be true or false",
+    "int_type": "should be a whole number",
 }
 
 

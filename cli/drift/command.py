@@ -48,7 +48,7 @@ def drift(
     with progress_bar("Reading captures") as report:
         found = Captures(stage, datetime.now(UTC) - window, version, report)
     for reason, count in found.skipped.items():
-        error_console.print(f"Left out: {count:,} {reason}, such as {found.examples[reason]}")
+        error_console.print(f"Left out: {count:,} ({reason}), such as {found.examples[reason]}")
     if found.images < LEAST:
         hint = "Look further back (--since 30d), capture more (serving.capture.sampling_percent), or wait for callers."
         if not stage.settings.serving.capture:
@@ -93,7 +93,8 @@ def read_reference(artifact: Path) -> tuple[list[dict[str, Any]], str]:
             version = ModelCard.load(Path(name)).version
             reference = _Metrics.model_validate_json(Path(name, METRICS_FILE).read_bytes()).reference or []
         except (ArtifactError, OSError, ValueError) as error:
-            raise NotReadyError(f"{artifact} cannot be read: {error}", "Fetch the model: kennel package") from error
+            hint = "Fetch the deployed one: kennel package. Requests have to be captured, too: docs/drift.md"
+            raise NotReadyError(f"No model to compare with: {error}", hint) from error
     if len(reference) < LEAST:
         message = f"{artifact} has figures of {len(reference)} images of its training; {LEAST} are needed."
         raise NotReadyError(message, "Train again, with so many validation images: this version keeps their figures.")

@@ -54,7 +54,8 @@ def init(
     options = dict(zip(_QUESTIONS, (name, region, account, endpoint, retain, email, monthly_usd), strict=True))
     answers = _complete(options, ask=sys.stdin.isatty())
     if problems := _problems(answers):
-        raise UsageError("\n  ".join([f"No stage is written, for {len(problems)} problem(s):", *problems]))
+        message = "\n  ".join([f"No stage is written, for {len(problems)} problem(s):", *problems])
+        raise UsageError(message, "Each answer has an option: kennel init --help")
     path, stage = ENVIRONMENTS / f"{answers['stage']}.toml", f"kennel --stage {answers['stage']}"
     try:
         with path.open("x", encoding="utf-8") as file:
@@ -94,7 +95,7 @@ def _typed(key: str, answer: Any) -> Any:
     """Return an answer in TOML's type; what cannot be of that type stays a text, which the settings refuse."""
     text = str(answer).strip()
     if key == "storage.retain":
-        return {"yes": True, "True": True, "no": False, "False": False}.get(text, text)
+        return {"y": True, "yes": True, "true": True, "n": False, "no": False, "false": False}.get(text.lower(), text)
     return int(text) if key == _BUDGET and text.isdecimal() else text
 
 

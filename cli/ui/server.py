@@ -20,7 +20,7 @@ from starlette.routing import Mount, Route
 from starlette.staticfiles import StaticFiles
 
 from cli.data.dataset import read_data_set
-from cli.errors import KennelError, NotReadyError
+from cli.errors import LOCAL_HINT, KennelError, NotReadyError
 from cli.serving.function_client import BUSY, FunctionClient
 from model.training.data.dataset import display_labels
 
@@ -46,7 +46,8 @@ def make_server(port: int, connect: Callable[[], FunctionClient], data: Path) ->
             answer = client.classify_url(body.decode()) if is_address else client.classify_bytes(body)
         except KennelError as error:
             connected.clear()
-            return {"error": str(error), "hint": error.hint}
+            restart = "\nkennel ui reads variables at its start: when they are set, start it again."
+            return {"error": str(error), "hint": error.hint + restart * (LOCAL_HINT in error.hint)}
         connected[:] = [] if answer.status == 403 else [client]  # the credentials may be others next time
         if answer.error:
             busy = BUSY.get(answer.status)

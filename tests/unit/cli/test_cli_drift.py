@@ -19,6 +19,7 @@ from PIL import Image, ImageEnhance, ImageFilter
 
 from cli.console import console
 from cli.drift import captures, command
+from cli.drift.command import read_reference
 from cli.drift.comparison import compare
 from cli.errors import NotReadyError, UnhealthyError
 from infra.tables.alarms import DriftSettings
@@ -147,3 +148,6 @@ def test_the_command_reports_publishes_and_shows_no_image(monkeypatch, tmp_path,
     assert "Brightness: drift" in page and "<script" not in page and "<img" not in page and "data:" not in page
     with pytest.raises(NotReadyError, match="0 images of the last 7d"):
         command.drift(SimpleNamespace(obj=stage_with(b"")))
+    with pytest.raises(NotReadyError, match="No model to compare with: There is no model artifact at") as raised:
+        read_reference(tmp_path / "model.tar.gz")
+    assert "have to be captured" in raised.value.hint

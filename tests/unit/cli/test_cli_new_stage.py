@@ -56,6 +56,7 @@ def test_everything_that_is_wrong_is_said_at_once_and_nothing_written(stages: Pa
     wrong = {"name": "dev", "region": "eu", "endpoint": "cheap", "email": "\x7f@a.b", "monthly-usd": "x"}
     code, output = kennel("init", *(f"--{option}={answer}" for option, answer in wrong.items()))
     assert code == 2 and list(stages.iterdir()) == [stages / "dev.toml"]
+    assert "kennel init --help" in output
     for said in ("stage: dev has its", "region: 'eu' is", "kind: should be", "email: cannot be", "usd: should be"):
         assert said in output
     assert (stages / "dev.toml").read_text() == "[storage]\nretain = true\n"
@@ -63,7 +64,7 @@ def test_everything_that_is_wrong_is_said_at_once_and_nothing_written(stages: Pa
 
 def test_a_person_is_asked_again_for_the_answer_that_is_wrong(stages, kennel, monkeypatch) -> None:
     wrong_and_right = [("dev", "Trial", "trial"), ("eu-west-1",), ("12", "123456789012"), ("cheap", "instance")]
-    wrong_and_right += [("maybe", "yes"), ("me@a.b",), ("-1", "")]
+    wrong_and_right += [("maybe", "Y"), ("me@a.b",), ("-1", "")]
     typed = type_in(monkeypatch, *(answer for answers in wrong_and_right for answer in answers))
     code, output = kennel("init")
     assert code == 0, output

@@ -25,6 +25,7 @@ def test_it_says_that_credentials_are_expired_and_ctrl_c_ends_it_at_once_and_sil
             connection.request("POST", "/classify", b"x", {"Origin": f"http://127.0.0.1:{port}"})
             said = json.loads(connection.getresponse().read())
             assert "It is old. (ExpiredToken)" in said["error"] and "not valid there (any more)" in said["hint"]
+            assert "start it again" in said["hint"]  # its variables are those of its start
             assert kennel("ui", "--port", port)[1].startswith(f"error: Port {port} cannot be used: Address already")
             aws.answers[:] = [drip(aws, None)]
             before = len(aws.requests)
