@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import io
 import os
 import sys
 from typing import Annotated, Any
@@ -16,7 +18,7 @@ from cli.console import console, error_console
 from cli.costs import command as costs
 from cli.data import commands as data
 from cli.drift import command as drifting
-from cli.errors import BugError, KennelError
+from cli.errors import BugError, KennelError, NotReadyError
 from cli.help import Sections
 from cli.load import command as loading
 from cli.local import commands as local
@@ -51,6 +53,8 @@ class Kennel(Sections):
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             raise typer.Exit(0) from None
         except Exception as error:
+            if getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT):
+                raise  # not ours
             raise BugError(error, show=ctx.params["debug"]) from error
 
 
@@ -99,6 +103,9 @@ def select_stage(
 
 def main() -> None:
     """Run the command line and exit with the code that `cli.errors` documents."""
+    sys.stdin = sys.stdin or io.StringIO()  # closed: nobody answers
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")  # of what its encoding lacks
     try:
         sys.exit(app(standalone_mode=False))
     except KennelError as error:
@@ -106,6 +113,9 @@ def main() -> None:
         if error.hint:
             error_console.print(error.hint)
         sys.exit(error.exit_code)
+    except OSError as error:
+        error_console.print(f"error: {error.strerror}: {error.filename or 'where the output goes'}\nMake room.")
+        sys.exit(NotReadyError.exit_code)
     except typer.TyperException as error:  # arguments that are no use, which may be file names: any text
         error_console.print(error.format_message())
         error_console.print("What is allowed: kennel --help, kennel COMMAND --help")

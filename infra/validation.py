@@ -72,10 +72,10 @@ def one_of(choices: Callable[[], Collection[str]], example: str) -> AfterValidat
 
 
 def matching(pattern: str, meaning: str) -> AfterValidator:
-    """Describe a text that matches a regular expression as a whole; `meaning` says so to a person."""
+    """Describe a text that matches a regular expression as a whole, its classes being ASCII's; `meaning` says so."""
 
     def check(value: str) -> str:
-        if not re.fullmatch(pattern, value):
+        if not re.fullmatch(pattern, value, re.ASCII):
             raise ValueError(f"{value!r} is not {meaning}")
         return value
 

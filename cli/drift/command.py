@@ -6,22 +6,27 @@ import re
 import tempfile
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, get_args
 
 import typer
-from pydantic import BaseModel, FiniteFloat
+from pydantic import BaseModel, Field, create_model
 from rich.table import Table
 
 from cli.aws import ROOT, Stage
 from cli.console import AsJson, error_console, open_in_browser, progress_bar, show
 from cli.errors import NotReadyError, UnhealthyError, UsageError, aws_errors
-from infra.tables.alarms import DriftSettings
+from infra.tables.alarms import DriftSettings, Figure
 
 LEAST = 100  # images in each sample, with which drift is found
+# An artifact may hold anything.
+_Number = Annotated[float, Field(ge=0, le=1e9)]
+_FIGURES: dict[str, Any] = dict.fromkeys(get_args(Figure), (_Number, ...))
+_OTHERS = {"unknown": (_Number | None, None), "predicted": (Annotated[str, Field(max_length=2000)], ...)}
+_Image: Any = create_model("_Image", **_FIGURES | _OTHERS)
 
 
-class _Metrics(BaseModel):  # an artifact may hold anything
-    reference: list[dict[str, FiniteFloat | str]] | None = None
+class _Metrics(BaseModel):
+    reference: list[_Image] | None = None
 
 
 def drift(
@@ -91,10 +96,11 @@ def read_reference(artifact: Path) -> tuple[list[dict[str, Any]], str]:
         try:
             unpack(artifact, Path(name))
             version = ModelCard.load(Path(name)).version
-            reference = _Metrics.model_validate_json(Path(name, METRICS_FILE).read_bytes()).reference or []
+            metrics = _Metrics.model_validate_json(Path(name, METRICS_FILE).read_bytes())
         except (ArtifactError, OSError, ValueError) as error:
             hint = "Fetch the deployed one: kennel package. Requests have to be captured, too: docs/drift.md"
             raise NotReadyError(f"No model to compare with: {error}", hint) from error
+    reference = metrics.model_dump(exclude_none=True).get("reference", [])
     if len(reference) < LEAST:
         message = f"{artifact} has figures of {len(reference)} images of its training; {LEAST} are needed."
         raise NotReadyError(message, "Train again, with so many validation images: this version keeps their figures.")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import os
+import re
 import sys
 import tomllib
 from functools import partial
@@ -96,7 +97,7 @@ def _typed(key: str, answer: Any) -> Any:
     text = str(answer).strip()
     if key == "storage.retain":
         return {"y": True, "yes": True, "true": True, "n": False, "no": False, "false": False}.get(text.lower(), text)
-    return int(text) if key == _BUDGET and text.isdecimal() else text
+    return int(text) if key == _BUDGET and re.fullmatch("[0-9]{1,9}", text) else text
 
 
 def _problems(answers: _Answers) -> list[str]:

@@ -11,7 +11,7 @@ Percent = Annotated[float, between(0.1, 100)]
 PerMinute = Annotated[int, between(1, 100_000)]
 #: What `kennel drift` compares: six numbers of each image, two shares, and the classes.
 Figure = Literal["confidence", "brightness", "contrast", "sharpness", "aspect", "size", "blank", "unknown", "predicted"]
-Email = Annotated[str, matching(r"[^@\s]+@[^@\s]+\.[^@\s]+", "an e-mail address")]
+Email = Annotated[str, matching(r"(?u:[^@\s]+@[^@\s]+\.[^@\s]+)", "an e-mail address")]
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -31,7 +31,7 @@ def _cron(value: str) -> str:
         raise ValueError(f"{value!r} is not six fields: {', '.join(_FIELDS)}, such as 0 7 ? * MON-FRI *")
     for (name, one), field in zip(_FIELDS.items(), given, strict=True):
         pattern = rf"(({one})(-({one}))?|\*)(/\d+)?{_SPECIAL.get(name, '')}"
-        if not all(re.fullmatch(pattern, part) for part in field.split(",")):
+        if not all(re.fullmatch(pattern, part, re.ASCII) for part in field.split(",")):
             raise ValueError(f"{value!r}: {field!r} is not a value of {name}")
     if (given[2] == "?") == (given[4] == "?"):
         raise ValueError(f"{value!r}: exactly one of day of month and day of week must be ?")

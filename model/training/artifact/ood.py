@@ -36,6 +36,7 @@ FITTED_IMAGES = 1000
 _DIRECTIONS = 128
 _RIDGE = 1e-4
 _SMALLEST = np.float32(1e-12)
+_LEAST_SPREAD = 1e-5  # of a sign: what is smaller is rounding in float32
 
 Array = npt.NDArray[np.floating[Any]]
 
@@ -50,10 +51,11 @@ def add_fitted(model: onnx.ModelProto, features: str, train: Array, valid: Array
     lengths = np.log(np.maximum((((valid - mean) @ whitening) ** 2).sum(axis=1), _SMALLEST))
     evidence = np.logaddexp.reduce(logits.astype(np.float64), axis=1)
     far, sure = lengths.std(), evidence.std()
-    if not min(far, sure) > 0:  # written so that a NaN fails, too
+    if not min(far, sure) > _LEAST_SPREAD:  # written so that a NaN fails, too
         raise ValueError("it does not tell the validation images apart")
     constant = evidence.mean() / sure - lengths.mean() / far
-    threshold = np.quantile(lengths / far - evidence / sure + constant, KNOWN)
+    # The quantile of which so many other members are below, too, however few the images are (Weibull 1939).
+    threshold = np.quantile(lengths / far - evidence / sure + constant, KNOWN, method="weibull")
 
     white = _add(model, "Gemm", features, whitening, -mean @ whitening)
     length = _add(model, "Max", _add(model, "ReduceSumSquare", white, axes=[1], keepdims=0), _SMALLEST)
@@ -68,7 +70,9 @@ def add_fitted(model: onnx.ModelProto, features: str, train: Array, valid: Array
 def with_features(path: Path) -> tuple[onnx.ModelProto, str]:
     """Load a graph and add the mean of each channel of what reaches the middle layer; return also their name."""
     model = onnx.load(path)
-    inner = list(dict.fromkeys(node.input[0] for node in model.graph.node if node.op_type in ("Conv", "Gemm")))[1:]
+    layers = [node for node in model.graph.node if node.op_type in ("Conv", "Gemm")]
+    # Other matrices than the last one may have a row for each part of an image, as in transformers.
+    inner = list(dict.fromkeys(node.input[0] for node in layers if node.op_type == "Conv" or node is layers[-1]))[1:]
     if not inner:
         raise ValueError("the network has no layer between the first and the last")
     channels = _add(model, "Reshape", inner[(len(inner) - 1) // 2], np.array([0, 0, -1]))

@@ -99,6 +99,20 @@ def test_ctrl_c_says_what_goes_on_what_it_costs_and_how_to_end_it(kennel, monkey
     assert "Stop it: kennel train --stop job-1" in printed
 
 
+@pytest.mark.parametrize(("line", "code"), [("cost <&-", 0), ("init --endpoint x <&-", 2), ("-h >/dev/full", 3)])
+def test_what_the_shell_gives_is_no_bug(no_aws, line, code):
+    command = f"PYTHONIOENCODING=ascii {Path(sys.executable).with_name('kennel')} {line}"
+    done = subprocess.run(command, shell=True, capture_output=True, text=True, check=False)
+    assert done.returncode == code and ("error: No space left on device" in done.stderr) == (code == 3), done.stderr
+
+
+def test_ctrl_c_while_it_is_imported_is_no_stack_trace():
+    slow = "type('', (), {'__getattr__': lambda *_: signal.raise_signal(signal.SIGINT)})()"
+    program = f"import signal, sys; sys.modules['cli.main'] = {slow}; from cli import start; start()"
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (130, "\ninterrupted\n")
+
+
 def test_a_bug_is_one_line_and_a_file_for_its_owner_only(kennel, monkeypatch, tmp_path):
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
     monkeypatch.setattr(main, "Stage", lambda *_: FakeStage())  # which has no SageMaker

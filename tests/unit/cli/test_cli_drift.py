@@ -117,6 +117,15 @@ def test_what_is_no_capture_is_skipped_counted_and_named():
     assert found.examples[names[0]] == f"s3://bucket/{PLACE} line 2"
 
 
+@pytest.mark.parametrize("wrong", [{"size": "x"}, {"predicted": 5.0}, {"size": 1e308}, {"aspect": -1}, {"blank": None}])
+def test_the_figures_of_an_artifact_are_those_that_are_compared(wrong):
+    rows = [ORDINARY[0], {name: value for name, value in ORDINARY[1].items() if name != "unknown"}]
+    read = command._Metrics.model_validate_json(json.dumps({"reference": rows})).model_dump(exclude_none=True)
+    assert read["reference"] == rows
+    with pytest.raises(ValueError, match=f"reference.1.{next(iter(wrong))}"):
+        command._Metrics.model_validate_json(json.dumps({"reference": [ORDINARY[0], ORDINARY[1] | wrong]}))
+
+
 @pytest.mark.slow
 def test_of_100_000_captures_a_fair_sample_is_read_in_little_memory(monkeypatch):
     monkeypatch.setattr(captures, "SAMPLE", 200)

@@ -53,11 +53,12 @@ def test_options_become_settings(stages: Path, kennel: Any, options: list[str], 
 
 
 def test_everything_that_is_wrong_is_said_at_once_and_nothing_written(stages: Path, kennel: Any) -> None:
-    wrong = {"name": "dev", "region": "eu", "endpoint": "cheap", "email": "\x7f@a.b", "monthly-usd": "x"}
+    wrong = {"name": "dev", "region": "eu", "endpoint": "cheap", "email": "\x7f@a.b", "monthly-usd": "9" * 5000}
+    wrong["account"] = "\u0660" * 12  # digits, but not AWS's
     code, output = kennel("init", *(f"--{option}={answer}" for option, answer in wrong.items()))
     assert code == 2 and list(stages.iterdir()) == [stages / "dev.toml"]
     assert "kennel init --help" in output
-    for said in ("stage: dev has its", "region: 'eu' is", "kind: should be", "email: cannot be", "usd: should be"):
+    for said in ("stage: dev has its", "region: 'eu' is", "kind: should be", "email: cannot be", "usd: ", "account: "):
         assert said in output
     assert (stages / "dev.toml").read_text() == "[storage]\nretain = true\n"
 

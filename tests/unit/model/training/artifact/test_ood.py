@@ -30,14 +30,22 @@ def colours(count: int, seed: int) -> Images:
     return Images(pixels.clip(0, 255).astype(np.uint8), np.ones(count, np.float32), targets)
 
 
-def fit(path: Path, *, stop: bool = False):
+def fit(path: Path, *, stop: bool = False, valid: int = 60):
     asked = {"preprocessing": PREPROCESSING, "threads": 1, "should_stop": lambda: stop}
-    return add_ood_score(path, train=colours(80, 1), valid=colours(60, 2), **asked)
+    return add_ood_score(path, train=colours(80, 1), valid=colours(valid, 2), **asked)
+
+
+# As a vision transformer: a matrix whose rows are parts of all images, before the last layer.
+PARTS = [nn.Conv2d(3, 8, 8, 8), nn.ReLU(), nn.Flatten(2), nn.Flatten(0, 1), nn.Linear(16, 8), nn.Unflatten(0, (-1, 8))]
 
 
 def make(path: Path, architecture: str, kind: str) -> None:
     torch.manual_seed(0)
-    network = build(architecture, 2, input_size=SIZE)
+    network = (
+        nn.Sequential(*PARTS, nn.Flatten(), nn.Linear(64, 2))
+        if architecture == "parts"
+        else build(architecture, 2, input_size=SIZE)
+    )
     export_onnx(network, path, 3, SIZE, SIZE)
     if kind == "int8":
         path.write_bytes(Quantizer(path, path.parent, colours(16, 3), PREPROCESSING).quantize().read_bytes())
@@ -45,7 +53,7 @@ def make(path: Path, architecture: str, kind: str) -> None:
 
 @pytest.mark.parametrize(
     ("architecture", "kind"),
-    [("resnet9", "fp32"), ("resnet9", "int8"), ("resnet18", "fp32"), ("squeezenet1_1", "fp32")],
+    [("resnet9", "fp32"), ("resnet9", "int8"), ("resnet18", "fp32"), ("squeezenet1_1", "fp32"), ("parts", "fp32")],
 )
 def test_the_score_leaves_the_logits_alone_and_tells_images_apart(tmp_path, architecture, kind):
     path = tmp_path / "model.onnx"
@@ -70,9 +78,19 @@ def test_the_score_leaves_the_logits_alone_and_tells_images_apart(tmp_path, arch
     assert (session.run([OOD_OUTPUT], {"image": others})[0] > 1).mean() > 0.9
 
 
-def test_a_graph_without_a_middle_stays_as_it_is(tmp_path, caplog):
+def test_of_few_validation_images_the_most_unusual_one_is_the_threshold(tmp_path):
     path = tmp_path / "model.onnx"
-    export_onnx(nn.Sequential(nn.Flatten(), nn.Linear(3 * SIZE * SIZE, 2)), path, 3, SIZE, SIZE)
+    make(path, "resnet9", "fp32")
+    fit(path, valid=10)
+    (scores,) = onnx_session(path).run([OOD_OUTPUT], {"image": PREPROCESSING.normalise(colours(10, 2).pixels)})
+    assert scores.max() == pytest.approx(1, rel=1e-4)
+
+
+@pytest.mark.parametrize(("middle", "why"), [(False, "no layer between the first"), (True, "does not tell the valid")])
+def test_a_graph_without_a_middle_or_with_the_same_logits_for_all_stays_as_it_is(tmp_path, caplog, middle, why):
+    path, last = tmp_path / "model.onnx", nn.Linear(3 * SIZE * SIZE, 2)
+    nn.init.constant_(last.weight, 1e-12)
+    export_onnx(nn.Sequential(*[nn.Conv2d(3, 3, 1)] * middle, nn.Flatten(), last), path, 3, SIZE, SIZE)
     before = path.read_bytes()
     assert fit(path) is None and path.read_bytes() == before
-    assert "no layer between the first and the last" in caplog.text
+    assert why in caplog.text
