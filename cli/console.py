@@ -72,7 +72,7 @@ Yes = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")]
 def show(document: Any, *texts: RenderableType) -> None:
     """Print the result of a command: with --json the document, else what a person reads."""
     if console.stderr:
-        typer.echo(json.dumps(document, indent=2, default=str))
+        typer.echo(json.dumps(document, default=str))
     elif texts:
         console.print(*texts, sep="\n")
 
