@@ -1,5 +1,6 @@
 """The command line."""
 
+import os
 import sys
 
 
@@ -10,5 +11,5 @@ def start() -> None:
 
         main()
     except KeyboardInterrupt:
-        sys.stderr.write("\ninterrupted\n")
+        os.write(2, b"\ninterrupted\n")  # no console is imported yet
         sys.exit(130)
