@@ -66,7 +66,8 @@ def test_what_access_analyzer_says_and_a_region_without_one(aws: FakeAccount, ac
 
 
 def test_the_environment_of_what_cannot_be_read_is_not_repeated(aws: FakeAccount, account: Account) -> None:
-    variables = {"DB_PASSWORD": "hunter2-and-more", "DB_PASSWORD_NAME": "prod/password"}
+    topic = f"arn:aws:sns:us-east-1:123456789012:{'a' * 50}"  # names no secret
+    variables = {"DB_PASSWORD": "hunter2-and-more", "DB_PASSWORD_NAME": "prod/password", "TOPIC_ARN": topic}
     function = {"FunctionName": "f", "FunctionArn": "arn:aws:lambda:r:1:function:f", "Role": "r"}
     environment = {"Variables": variables, "Error": {"Message": "no kms:Decrypt"}}
     aws.answers["list_functions"] = {"Functions": [{**function, "Environment": environment}]}
