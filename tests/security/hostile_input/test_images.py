@@ -19,7 +19,7 @@ from model.core.decoding import MAX_PIXELS, ImageError, decode
 BODY = 6 * 2**20  # the largest request
 SIDES = (8192, 6144)
 # Twice the processor time of the worst on a quiet machine, which is about what the server allows an image: 5 s, then it
-# ends the worker. Two busy threads of one core take up to 1.7 times as long.
+# ends the worker. On a busy one it was seen to take 7.9 s.
 SECONDS = 9.0
 # What the largest JPEG needs, the file itself, and what Pillow's plug-ins take when they are imported.
 MEGABYTES = 8 * MAX_PIXELS / 1e6 + 60
