@@ -155,7 +155,8 @@ def test_a_job_whose_instances_are_taken_back_waits_and_goes_on(start: Start, tm
 
 
 def test_a_job_waits_for_so_long_and_no_longer(start: Start) -> None:
-    job = start("import time; time.sleep(600)", **spot(2, 1, after_seconds=0, wait_seconds=60)).ended()
+    # Long enough for a busy machine to interrupt it first.
+    job = start("import time; time.sleep(600)", **spot(5, 5, after_seconds=0, wait_seconds=60)).ended()
     assert (job["TrainingJobStatus"], job["SecondaryStatus"]) == ("Stopped", "MaxWaitTimeExceeded")
     assert course(job)[3:] == ["Interrupted", "Stopping", "MaxWaitTimeExceeded"]
 
