@@ -201,8 +201,8 @@ def delete_versions(stage: Stage) -> None:
 
 
 def _known(stage: Stage) -> list[Version]:
-    """Return all versions; none where the storage stack, or the group in it, is not deployed."""
-    return versions(stage) if _GROUP in (stage.find_outputs("storage") or {}) else []
+    """Return all versions; none where there is no group: not deployed, or gone with a first try to delete its stack."""
+    return versions(stage) if stage.resources("storage", "AWS::SageMaker::ModelPackageGroup") else []
 
 
 def _metadata(card: ModelCard) -> dict[str, str]:

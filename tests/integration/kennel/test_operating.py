@@ -28,7 +28,9 @@ STORAGE = {
             "Type": "AWS::S3::Bucket",
             "Properties": {"BucketName": DATA, "LoggingConfiguration": LOGGING, **VERSIONED},
         },
-    }
+        "Group": {"Type": "AWS::SageMaker::ModelPackageGroup", "Properties": {"ModelPackageGroupName": "kennel-local"}},
+    },
+    "Outputs": {"ModelPackageGroupName": {"Value": {"Fn::GetAtt": ["Group", "ModelPackageGroupName"]}}},
 }
 
 
