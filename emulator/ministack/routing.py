@@ -9,7 +9,8 @@ from typing import Any
 from urllib.parse import unquote
 
 from ministack import app
-from ministack.core import iam_actions, router
+from ministack.core import iam_actions, responses, router
+from ministack.services import lambda_svc
 
 from emulator.ministack.door import available, enforcement, named_resources, operations
 from emulator.ministack.patching import around
@@ -18,6 +19,8 @@ from emulator.platform.errors import ServiceError
 
 _RUNTIME = "sagemaker-runtime"
 _INVOCATION = re.compile(r"/endpoints/(?P<name>[^/]+)/.+")
+#: What follows InvokeEndpoint in the action's name, by the end of the path.
+_ACTIONS = {"async-invocations": "Async", "invocations-response-stream": "WithResponseStream"}
 
 
 def install(services: Mapping[str, Service], runtime: Any) -> None:
@@ -31,11 +34,26 @@ def install(services: Mapping[str, Service], runtime: Any) -> None:
         app.SERVICE_HANDLERS[name] = service.handle
     iam_actions.SERVICE_TO_IAM_NAMESPACE[_RUNTIME] = "sagemaker"
     iam_actions._DENIED_CODES[_RUNTIME] = "AccessDeniedException"
-    app.SERVICE_HANDLERS[_RUNTIME] = runtime.handle
+    app.SERVICE_HANDLERS[_RUNTIME] = functools.partial(_answer, runtime)
     named_resources.install()
     around(app, "detect_service", _service)
     iam_actions.extract_iam_action = _iam_action
     around(iam_actions, "extract_resource_arn", functools.partial(_resource_arn, services))
+
+
+async def _answer(runtime: Any, *request: Any) -> Any:
+    """Answer a request to the runtime: with a body, or with the messages of an event stream as they come."""
+    status, headers, body = await runtime.handle(*request)
+    if isinstance(body, bytes):
+        return status, headers, body
+
+    async def send_all(send: Callable[..., Any], receive: object) -> None:
+        async for message in body:
+            frame = lambda_svc._es_encode_message(*message)
+            await send({"type": "http.response.body", "body": frame, "more_body": True})
+        await send({"type": "http.response.body", "body": b"", "more_body": False})
+
+    return status, headers, responses.StreamingResponse(send_all)
 
 
 def _service(detect: Callable[..., str], method: str, path: str, headers: Any, query: Any) -> str:
@@ -46,7 +64,7 @@ def _service(detect: Callable[..., str], method: str, path: str, headers: Any, q
 
 def _iam_action(service: str, method: str, path: str, headers: Any, body: bytes, query: Any) -> str:
     if service == _RUNTIME:
-        return "sagemaker:InvokeEndpoint"
+        return f"sagemaker:InvokeEndpoint{_ACTIONS.get(path.rpartition('/')[2], '')}"
     if service == "s3" and named_resources.version_deleted(method, path, query, body):
         return "s3:DeleteObjectVersion"
     return operations.action(service, method, path, headers, query)

@@ -30,7 +30,9 @@ _TYPES: dict[str, tuple[tuple[type, ...], str]] = {
 #: pattern has Print among other characters, and all that have L have N and the underscore as well.
 _JAVA = {
     r"\uD800\uDC00-\uDBFF\uDFFF": "\U00010000-\U0010ffff",
+    r"[\p{Print}]": r"[\x20-\x7E]",
     r"\p{Print}": r"[\x20-\x7E]",
+    r"\z": r"\Z",
     r"\p{Alnum}": "a-zA-Z0-9",
     r"\p{L}": r"\w",
     r"\p{N}": r"\d",

@@ -47,7 +47,7 @@ class SageMaker(Service):
         self._counting = threading.Lock()
         for operation in LIMITED:
             self.guard(operation, self._within_quotas)
-        self.runtime = Runtime(host.account, self.endpoints.fleet)
+        self.runtime = Runtime(host.account, self.endpoints.fleet, self.endpoints.backlog.accept)
 
     def _within_quotas(self, operation: str, handler: Handler, request: Payload, caller: Caller) -> Payload | None:
         with self._counting:  # two requests at once must not both have the last instance
@@ -66,7 +66,7 @@ class SageMaker(Service):
 
     def interrupt(self) -> None:
         """Interrupt the jobs, while the other services still answer: without them a job would fail."""
-        for jobs in (self.tuning_jobs, self.training_jobs, self.transform_jobs):
+        for jobs in (self.tuning_jobs, self.training_jobs, self.transform_jobs, self.endpoints):
             jobs.interrupt()
 
     def stop(self) -> None:

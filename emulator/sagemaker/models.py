@@ -6,7 +6,7 @@ from emulator.platform.awsapi import Caller, Payload, operation
 from emulator.platform.errors import refuse
 from emulator.platform.store import Record, Store
 from emulator.sagemaker.artifacts import check_location
-from emulator.sagemaker.endpoints import serverless
+from emulator.sagemaker.endpoints import backlog, serverless
 from emulator.sagemaker.resources import ENDPOINT_CONFIG, MODEL, Resources
 
 
@@ -44,6 +44,8 @@ class Models:
         variants = request["ProductionVariants"]
         if "DataCaptureConfig" in request:
             check_location(request["DataCaptureConfig"]["DestinationS3Uri"])
+        if "AsyncInferenceConfig" in request:
+            backlog.check_config(request)
         names = [variant["VariantName"] for variant in variants]
         refuse(len(set(names)) < len(names), f"Variant names must be unique: {', '.join(names)}.")
         models = [self._model(variant, caller) for variant in variants]

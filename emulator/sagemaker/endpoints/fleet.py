@@ -20,8 +20,8 @@ from emulator.platform.settings import base_environment
 from emulator.sagemaker import artifacts
 from emulator.sagemaker.artifacts import ArtifactError
 from emulator.sagemaker.endpoints.capture import CAPTURE_SECONDS, Capture
-from emulator.sagemaker.endpoints.http_client import HttpAnswer, ServerUnreachable
-from emulator.sagemaker.endpoints.instance import Instance
+from emulator.sagemaker.endpoints.http_client import HttpAnswer, ServerUnreachable, Sink
+from emulator.sagemaker.endpoints.instance import MAX_BODY_BYTES, Instance
 from emulator.sagemaker.logs import LogStream
 from emulator.sagemaker.roles import Role
 from emulator.sagemaker.runs import MAX_REASON_CHARACTERS
@@ -33,6 +33,8 @@ LOG_GROUP = "/aws/sagemaker/Endpoints/{endpoint}"
 DEFAULT_STARTUP_SECONDS = 480
 #: An invocation may take this long, so a fleet that is replaced lives on for as long.
 INVOCATION_SECONDS = 60.0
+#: "Payload sizes (up to 1GB)" of asynchronous endpoints.
+_MAX_ASYNC_BYTES = 2**30
 _PROGRAM_PATHS = ("code/serve", "serve")
 
 
@@ -73,6 +75,8 @@ class Variant:
         self.weight: float = spec["Weight"]
         self.instances: list[Instance] = []
         self.share = 1.0
+        self.max_body_bytes = MAX_BODY_BYTES
+        self.role_arn: str = spec["Model"].get("ExecutionRoleArn", "")
         self.invocations: deque[Invocation] = deque()
         self.capture: Capture | None = None
         self._host = host
@@ -106,7 +110,7 @@ class Variant:
         def new_instance() -> Instance:
             stream = f"{self.name}/i-{uuid.uuid4().hex[:17]}{self._log_suffix}"
             log = LogStream(role, self._log_group, stream)
-            return Instance(self._host.processes, program, root, environment, log, startup)
+            return Instance(self._host.processes, program, root, environment, log, startup, self.max_body_bytes)
 
         self._new_instance = new_instance
 
@@ -169,12 +173,12 @@ class Variant:
         candidates = [instance for instance in serving if instance not in exclude]
         return random.choice(candidates) if candidates else None  # noqa: S311 - spreads load
 
-    async def ask(self, headers: Mapping[str, str], body: bytes) -> HttpAnswer | None:
+    async def ask(self, headers: Mapping[str, str], body: bytes, sink: Sink | None = None) -> HttpAnswer | None:
         """Ask an instance, and another one when the request did not reach it; None when none is in service."""
         unreachable: set[Instance] = set()
         while (instance := self._take(unreachable)) is not None:
             try:
-                return await self._post(instance, headers, body)
+                return await self._post(instance, headers, body, sink)
             except ServerUnreachable:
                 unreachable.add(instance)
             finally:
@@ -187,10 +191,10 @@ class Variant:
             instance.outstanding += 1  # before `_post` sees that it is up: `Instance.stop` looks in the other order
         return instance
 
-    async def _post(self, instance: Instance, headers: Mapping[str, str], body: bytes) -> HttpAnswer:
+    async def _post(self, instance: Instance, headers: Mapping[str, str], body: bytes, sink: Sink | None) -> HttpAnswer:
         if (pool := instance.pool) is None:
             raise ServerUnreachable("it is not up")
-        answer = await pool.post("/invocations", headers, body)
+        answer = await pool.post("/invocations", headers, body, sink)
         instance.answered += 1
         return answer
 
@@ -266,11 +270,14 @@ class Fleet:
         self._spec = spec
         capture = spec.get("DataCapture", {})
         self._captured: Payload = capture if capture.get("EnableCapture", True) else {}
+        self.asynchronous: Payload = spec.get("Async", {})
         self.variants: dict[str, Variant] = {}
         for variant in spec["Variants"]:
             name, log_group = variant["VariantName"], LOG_GROUP.format(endpoint=endpoint)
             title = f"production variant {name}"
             self.variants[name] = make_variant(host, region, variant, self.directory / name, title, log_group)
+            if self.asynchronous:
+                self.variants[name].max_body_bytes = _MAX_ASYNC_BYTES
 
     def start(self, start_seconds: float = 0.0) -> None:
         """Bring up every instance and wait until all are healthy; FleetError where one is not: `stop` the fleet.

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 import httptools
@@ -39,6 +39,10 @@ class HttpAnswer:
     setup_seconds: float = 0.0
 
 
+#: Takes what of a successful response's body has come, at first nothing.
+Sink = Callable[[HttpAnswer, bytes], None]
+
+
 class ConnectionPool:
     """Kept-alive connections to one port of the loopback interface; to be used from one event loop."""
 
@@ -47,8 +51,11 @@ class ConnectionPool:
         self._max_body_bytes = max_body_bytes
         self._idle: list[_Connection] = []
 
-    async def post(self, path: str, headers: Mapping[str, str], body: bytes) -> HttpAnswer:
-        """Send one request and await the whole response; a cancelled call closes its connection."""
+    async def post(self, path: str, headers: Mapping[str, str], body: bytes, sink: Sink | None = None) -> HttpAnswer:
+        """Send one request and await the whole response; a cancelled call closes its connection.
+
+        A `sink` takes the body of a successful response, of any size, instead.
+        """
         lines = [f"POST {path} HTTP/1.1", f"host: 127.0.0.1:{self.port}", f"content-length: {len(body)}"]
         lines += [f"{name}: {value}" for name, value in headers.items()]
         head = ("\r\n".join(lines) + "\r\n\r\n").encode("latin-1", "replace")
@@ -58,7 +65,7 @@ class ConnectionPool:
             # Closed while it was idle, most likely. But the request may as well have killed the server: it is sent once
             # more and to this server only, or one bad request could take down a whole fleet.
             with contextlib.suppress(ServerUnreachable):
-                return await self._exchange(self._idle.pop(), head, body)
+                return await self._exchange(self._idle.pop(), head, body, sink)
         try:
             _, connection = await asyncio.get_running_loop().create_connection(
                 lambda: _Connection(self._max_body_bytes), "127.0.0.1", self.port
@@ -67,11 +74,11 @@ class ConnectionPool:
             if sent:
                 raise ServerFailed(_EXITED) from None
             raise ServerUnreachable(str(error)) from None
-        return await self._exchange(connection, head, body)
+        return await self._exchange(connection, head, body, sink)
 
-    async def _exchange(self, connection: _Connection, head: bytes, body: bytes) -> HttpAnswer:
+    async def _exchange(self, connection: _Connection, head: bytes, body: bytes, sink: Sink | None) -> HttpAnswer:
         try:
-            answer = await connection.exchange(head, body)
+            answer = await connection.exchange(head, body, sink)
         except BaseException:
             connection.close()
             raise
@@ -90,7 +97,8 @@ class _Connection(asyncio.Protocol):
         self._waiting: asyncio.Future[HttpAnswer] = asyncio.Future()
         self._waiting.cancel()  # nobody waits yet
 
-    async def exchange(self, head: bytes, body: bytes) -> HttpAnswer:
+    async def exchange(self, head: bytes, body: bytes, sink: Sink | None) -> HttpAnswer:
+        self._sink = sink
         self._parser = httptools.HttpResponseParser(self)
         self._framing = 0  # bytes received that are not of the body
         self._in_body = False
@@ -151,12 +159,20 @@ class _Connection(asyncio.Protocol):
             headers = self._answer.headers
             self._in_body = True
             self._ends_with_connection = not headers.keys() & {"transfer-encoding", "content-length"}
-            self._check_size(int(headers.get("content-length", 0)))
+            if self._answer.status >= 300:
+                self._sink = None
+            if self._sink is None:
+                self._check_size(int(headers.get("content-length", 0)))
+            else:
+                self._sink(self._answer, b"")
 
     def on_body(self, body: bytes) -> None:
         self._framing -= len(body)
-        self._check_size(len(self._body) + len(body))
-        self._body += body
+        if self._sink is None:
+            self._check_size(len(self._body) + len(body))
+            self._body += body
+        else:
+            self._sink(self._answer, body)
 
     def on_message_complete(self) -> None:
         if self._in_body and not self._waiting.done():

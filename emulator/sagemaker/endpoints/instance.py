@@ -48,6 +48,7 @@ class Instance:
         environment: Mapping[str, str],
         log: LogStream,
         startup_seconds: float,
+        max_body_bytes: int = MAX_BODY_BYTES,
     ) -> None:
         self.pool: ConnectionPool | None = None
         self.outstanding = 0
@@ -60,6 +61,7 @@ class Instance:
         self._environment = environment
         self._startup_seconds = startup_seconds
         self._after_seconds = 0.0
+        self._max_body_bytes = max_body_bytes
         self._process: subprocess.Popen[bytes] | None = None
         self._lock = threading.Lock()
         self._settled = threading.Event()
@@ -141,7 +143,7 @@ class Instance:
             problem = self._await_first_ping(process, port)
             if problem is not None:
                 return problem, process.poll() is None
-            self.pool = ConnectionPool(port, MAX_BODY_BYTES)
+            self.pool = ConnectionPool(port, self._max_body_bytes)
             self._settled.set()
             return self._watch(process, port), False
         finally:

@@ -24,6 +24,10 @@ PUBLISH_SECONDS = 1.0
 _USAGE_SECONDS = 60.0
 #: How often the metrics that scaling follows are published without traffic: the shortest of its periods.
 _IDLE_SECONDS = 10.0
+#: Of an asynchronous endpoint there are none of these: AWS's list of its metrics is exhaustive.
+_NOT_ASYNCHRONOUS = {
+    *("Invocations", "InvocationsPerInstance", "InvocationModelErrors", "OverheadLatency", "ConcurrentRequestsPerModel")
+}
 
 
 class Publisher:
@@ -64,6 +68,8 @@ class Publisher:
     def _record(
         self, fleet: Fleet, dimensions: Mapping[str, str], name: str, value: float, unit: str = "None", count: int = 1
     ) -> None:
+        if fleet.asynchronous and name in _NOT_ASYNCHRONOUS:
+            return
         namespace = "/aws/sagemaker/Endpoints" if unit == "Percent" else "AWS/SageMaker"
         self._host.monitoring.record(fleet.region, namespace, name, dimensions, value, unit, count)
 

@@ -19,6 +19,7 @@ from emulator.platform.errors import refuse
 from emulator.platform.host import Host
 from emulator.platform.store import Record, Store
 from emulator.sagemaker.endpoints import guardrails, specs
+from emulator.sagemaker.endpoints.backlog import Backlog
 from emulator.sagemaker.endpoints.fleet import Fleet, FleetError
 from emulator.sagemaker.endpoints.metrics import PUBLISH_SECONDS, Publisher
 from emulator.sagemaker.endpoints.serverless import make_variant
@@ -47,6 +48,8 @@ class Endpoints:
         self._shifts: dict[tuple[str, str], guardrails.Shift] = {}
         self._alive: set[Fleet] = set()
         self._publisher = Publisher(host)
+        self.backlog = Backlog(host, store, self.fleet)
+        self.interrupt = self.backlog.interrupt
         self._stopping = threading.Event()
         self._start_seconds = host.clock.seconds(host.conditions.instance_start_seconds)
 
@@ -113,6 +116,8 @@ class Endpoints:
             answer["ProductionVariants"] = [specs.summary(spec, fleet) for spec in record["Fleet"]["Variants"]]
             if "DataCapture" in record["Fleet"]:
                 answer["DataCaptureConfig"] = specs.capture_summary(record["Fleet"]["DataCapture"])
+            if "Async" in record["Fleet"]:
+                answer["AsyncInferenceConfig"] = record["Fleet"]["Async"]
         if "NextFleet" in record:
             spec, fleet = record["NextFleet"], self._pending.get(_key(record))
             answer["PendingDeploymentSummary"] = {
@@ -150,10 +155,12 @@ class Endpoints:
                 self._settle(arn, failure=record["FailureReason"])
             elif "NextFleet" in record:
                 self._in_background(self._roll_out, arn)
+        self.backlog.start()
 
     def stop(self) -> None:
         """Stop every instance; the records stay as they are, so that `start` brings the endpoints back."""
         self._stopping.set()
+        self.backlog.stop()
         fleets = tuple(self._alive)
         with ThreadPoolExecutor(len(fleets) or 1, thread_name_prefix="stop") as pool:
             list(pool.map(Fleet.stop, fleets))
@@ -162,6 +169,7 @@ class Endpoints:
         while not self._stopping.wait(self._host.clock.seconds(PUBLISH_SECONDS)):
             try:
                 self._publisher.publish(tuple(self._alive))
+                self.backlog.publish(tuple(self._fleets.values()))
             except Exception:
                 logger.exception("the metrics of endpoints are not published")
 
@@ -283,6 +291,7 @@ class Endpoints:
         fleet = self._fleets.pop(_key(record), None)
         if fleet is not None:
             self._end(fleet, drain=False)
+        self.backlog.forget(*_key(record))
         self._forget_scaling(record, [v["VariantName"] for v in record.get("Fleet", {}).get("Variants", [])])
         shutil.rmtree(self._directory(record), ignore_errors=True)
         self._endpoints.insist(lambda: self._endpoints.delete(arn))

@@ -1,18 +1,19 @@
-"""SageMaker Runtime: InvokeEndpoint as a proxy in front of the instances."""
+"""SageMaker Runtime: InvokeEndpoint, with a stream too, as a proxy in front of the instances."""
 
 from __future__ import annotations
 
 import asyncio
+import json
 import logging
 import re
 import time
 import uuid
-from collections.abc import Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from typing import Any
 from urllib.parse import unquote
 
 from emulator.platform.awsapi import Response, ServiceError, signed_region
-from emulator.sagemaker.endpoints.fleet import INVOCATION_SECONDS, LOG_GROUP, Fleet, Invocation
+from emulator.sagemaker.endpoints.fleet import INVOCATION_SECONDS, LOG_GROUP, Fleet, Invocation, Variant
 from emulator.sagemaker.endpoints.http_client import HttpAnswer, ServerFailed
 from emulator.sagemaker.endpoints.instance import MAX_BODY_BYTES
 
@@ -42,42 +43,78 @@ _TIMED_OUT = (
     "Your invocation timed out while waiting for a response from container primary. Review the latency metrics for "
     "each container in Amazon CloudWatch, resolve the issue, and try again."
 )
+_INCOMPLETE = "Your model primary did not complete sending the inference response in the allotted time."
+#: A response stream may take so long, by AWS's guide.
+STREAM_SECONDS = 480.0
+#: Headers and bytes of an answer as they come; None at its end.
+Parts = asyncio.Queue[tuple[dict[str, str], bytes | None]]
 
 
 class Runtime:
-    """The data plane; `account` shows in messages and ARNs."""
+    """The data plane; `account` shows in messages and ARNs, `queue` answers InvokeEndpointAsync."""
 
-    def __init__(self, account: str, find_fleet: FindFleet) -> None:
+    def __init__(self, account: str, find_fleet: FindFleet, queue: Callable[..., Response]) -> None:
         self._account = account
         self._find_fleet = find_fleet
+        self._queue = queue
 
     async def handle(
         self, method: str, path: str, headers: Mapping[str, str], body: bytes, query: Mapping[str, Any]
-    ) -> Response:
-        """Answer one request to the SageMaker Runtime API; the names of `headers` are lower-case."""
+    ) -> Any:
+        """Answer one request to the SageMaker Runtime API: status, headers, and a body or the messages of a stream.
+
+        The names of `headers` are lower-case.
+        """
         try:
             match = _PATH.fullmatch(path)
             if match is None or method != "POST":
                 raise ServiceError("UnknownOperationException", f"SageMaker Runtime has no {method} {path}.", 404)
-            if match["action"] != "invocations":
+            endpoint, region = unquote(match["endpoint"]), signed_region(headers)
+            if match["action"] == "async-invocations":
+                return await asyncio.to_thread(self._queue, self._fleet(endpoint, region, True), headers, body)
+            if match["action"] not in ("invocations", "invocations-response-stream"):
                 message = f"The local AWS does not implement {match['action']}."
                 raise ServiceError("NotImplementedException", message, 501)
             if len(body) > MAX_BODY_BYTES:
                 # AWS answers without an error type here; botocore reports the code "413".
                 message = f'{{"message": "HTTP content length exceeded {MAX_BODY_BYTES} bytes."}}'
                 return 413, {"Content-Type": "application/json"}, message.encode()
-            return await self._invoke(unquote(match["endpoint"]), signed_region(headers), headers, body)
+            if match["action"] != "invocations":
+                return await self._stream(endpoint, region, headers, body)
+            return await self._invoke(endpoint, region, headers, body)
         except ServiceError as error:
             return error.response()
         except Exception:
             logger.exception("invocation of %s failed", path)
             return ServiceError("InternalFailure", "The local AWS failed; its log has the details.", 500).response()
 
-    async def _invoke(self, endpoint: str, region: str, headers: Mapping[str, str], body: bytes) -> Response:
-        received = time.perf_counter()
+    def _fleet(self, endpoint: str, region: str, asynchronous: bool) -> Fleet:
         fleet = self._find_fleet(region, endpoint)
         if fleet is None:
             raise ServiceError("ValidationError", f"Endpoint {endpoint} of account {self._account} not found.")
+        if bool(fleet.asynchronous) != asynchronous:
+            kind = "asynchronous: use InvokeEndpointAsync" if fleet.asynchronous else "real-time: use InvokeEndpoint"
+            raise ServiceError("ValidationError", f"Endpoint {endpoint} is {kind}.")
+        return fleet
+
+    async def _stream(self, endpoint: str, region: str, headers: Mapping[str, str], body: bytes) -> Any:
+        """Answer with the messages of an event stream, pairs of headers and payload, as the parts come in."""
+        parts = Parts()
+        call = asyncio.create_task(self._invoke(endpoint, region, headers, body, parts))
+        call.add_done_callback(lambda _: parts.put_nowait(({}, None)))
+        answered, _ = await parts.get()
+        if not answered:
+            await call  # it has failed before anything was answered
+        given = {name: value for name, value in answered.items() if name != "Content-Type"}
+        given["X-Amzn-SageMaker-Content-Type"] = answered["Content-Type"]
+        return 200, {**given, "Content-Type": "application/vnd.amazon.eventstream"}, _messages(call, parts)
+
+    async def _invoke(
+        self, endpoint: str, region: str, headers: Mapping[str, str], body: bytes, parts: Parts | None = None
+    ) -> Response:
+        """Ask a model; `parts` takes the headers and the bytes of a successful answer as they come."""
+        received = time.perf_counter()
+        fleet = self._fleet(endpoint, region, False)
         for member, header in _REFUSED.items():
             if header in headers:
                 raise ServiceError("ValidationError", f"The local AWS invokes without a {member}: leave it out.")
@@ -91,12 +128,13 @@ class Runtime:
         status: int | None = None
         answer: HttpAnswer | None = None
         try:
-            async with asyncio.timeout(INVOCATION_SECONDS):
-                answer = await variant.ask(forwarded, body)
+            sink = None if parts is None else lambda a, part: parts.put_nowait((_headers(variant, a), part))
+            async with asyncio.timeout(STREAM_SECONDS if parts else INVOCATION_SECONDS):
+                answer = await variant.ask(forwarded, body, sink)
                 if answer is None and (other := self._find_fleet(region, endpoint, avoid=fleet)) is not None:
                     # It has just been replaced, or none of its instances is healthy while another shares the traffic.
                     variant = other.variants.get(variant.name) or other.choose_variant()
-                    answer = await variant.ask(forwarded, body)
+                    answer = await variant.ask(forwarded, body, sink)
             if answer is None:
                 message = f"No instance of production variant {variant.name} is in service. Try again."
                 raise ServiceError("ServiceUnavailable", message, 503)
@@ -113,16 +151,9 @@ class Runtime:
             variant.invocations.append(Invocation(status, *taken))
         if not 200 <= answer.status < 300:
             raise self._model_error(endpoint, region, answer.status, answer.body.decode(errors="replace"))
-        if variant.capture is not None:
+        if variant.capture is not None and parts is None:
             variant.capture.offer(forwarded, body, answer)
-        answer_headers = {
-            "Content-Type": answer.headers.get("content-type", "application/octet-stream"),
-            "x-Amzn-Invoked-Production-Variant": variant.name,
-            "x-amzn-RequestId": str(uuid.uuid4()),
-        }
-        if _RETURNED in answer.headers:
-            answer_headers[_RETURNED] = answer.headers[_RETURNED]
-        return answer.status, answer_headers, answer.body
+        return answer.status, _headers(variant, answer), answer.body
 
     def _model_error(self, endpoint: str, region: str, status: int, message: str) -> ServiceError:
         group = LOG_GROUP.format(endpoint=endpoint)
@@ -138,3 +169,30 @@ class Runtime:
                 "LogStreamArn": f"arn:aws:logs:{region}:{self._account}:log-group:{group}",
             },
         )
+
+
+def _headers(variant: Variant, answer: HttpAnswer) -> dict[str, str]:
+    headers = {
+        "Content-Type": answer.headers.get("content-type", "application/octet-stream"),
+        "x-Amzn-Invoked-Production-Variant": variant.name,
+        "x-amzn-RequestId": str(uuid.uuid4()),
+    }
+    if _RETURNED in answer.headers:
+        headers[_RETURNED] = answer.headers[_RETURNED]
+    return headers
+
+
+async def _messages(call: asyncio.Task[Response], parts: Parts) -> AsyncIterator[tuple[dict[str, str], bytes]]:
+    event = {":message-type": "event", ":event-type": "PayloadPart", ":content-type": "application/octet-stream"}
+    while (part := (await parts.get())[1]) is not None:
+        if part:
+            yield event, part
+    if (error := call.exception()) is None:
+        return
+    kind, told = "InternalStreamFailure", {"Message": "The local AWS failed; its log has the details."}
+    if isinstance(error, ServiceError):
+        timed_out = error.fields.get("OriginalMessage") == _TIMED_OUT
+        code, message = ("ModelInvocationTimeExceeded", _INCOMPLETE) if timed_out else ("StreamBroken", error.message)
+        kind, told = "ModelStreamError", {"ErrorCode": code, "Message": message}
+    failed = {":message-type": "exception", ":exception-type": kind, ":content-type": "application/json"}
+    yield failed, json.dumps(told).encode()

@@ -18,7 +18,7 @@ from emulator.platform.awsapi import Payload, ServiceError
 from emulator.platform.errors import refuse
 from emulator.platform.host import Host
 from emulator.sagemaker.endpoints.fleet import FleetError, Variant, stop_all
-from emulator.sagemaker.endpoints.http_client import HttpAnswer, ServerFailed
+from emulator.sagemaker.endpoints.http_client import HttpAnswer, ServerFailed, Sink
 from emulator.sagemaker.endpoints.instance import Instance
 
 #: "The maximum request and response payload size for serverless invocations is 4 MB."
@@ -100,13 +100,13 @@ class ServerlessVariant(Variant):
         """None: AWS publishes no metrics of a serverless variant's instances."""
         return []
 
-    async def ask(self, headers: Mapping[str, str], body: bytes) -> HttpAnswer | None:
+    async def ask(self, headers: Mapping[str, str], body: bytes, sink: Sink | None = None) -> HttpAnswer | None:
         if len(body) > MAX_BODY_BYTES:
             # As for other endpoints: without an error type.
             raise ServiceError("413", f"HTTP content length exceeded {MAX_BODY_BYTES} bytes.", 413)
-        return await super().ask(headers, body)
+        return await super().ask(headers, body, sink)
 
-    async def _post(self, instance: Instance, headers: Mapping[str, str], body: bytes) -> HttpAnswer:
+    async def _post(self, instance: Instance, headers: Mapping[str, str], body: bytes, sink: Sink | None) -> HttpAnswer:
         """Wait until an environment is up or taken out, and ask it."""
         began, cold = time.monotonic(), instance.pool is None
         while instance.pool is None and instance in self.instances:
@@ -120,7 +120,7 @@ class ServerlessVariant(Variant):
         waited = time.monotonic() - began
         if cold:
             self._record("ModelSetupTime", 1e6 * waited, "Microseconds")
-        answer = await super()._post(instance, headers, body)
+        answer = await super()._post(instance, headers, body, sink)
         if len(answer.body) > MAX_BODY_BYTES:
             raise ServerFailed(f"The response has more than {MAX_BODY_BYTES} bytes.")
         answer.setup_seconds = waited

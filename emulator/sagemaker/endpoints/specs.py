@@ -26,20 +26,23 @@ def of_config(config: Payload, models: Mapping[str, Record]) -> Payload:
         for variant in config["ProductionVariants"]
     ]
     spec = {"Id": uuid.uuid4().hex[:12], "EndpointConfigName": config["EndpointConfigName"], "Variants": variants}
-    return spec | ({"DataCapture": config["DataCaptureConfig"]} if "DataCaptureConfig" in config else {})
+    kept = {"DataCapture": "DataCaptureConfig", "Async": "AsyncInferenceConfig"}
+    return spec | {name: config[member] for name, member in kept.items() if member in config}
 
 
 def counts(spec: Payload) -> dict[str, int]:
     """How many instances a fleet has, by variant; of a serverless variant, how many invocations at a time."""
     return {
-        variant["VariantName"]: _serverless(variant).get("MaxConcurrency", variant["InstanceCount"])
+        variant["VariantName"]: _serverless(variant).get("MaxConcurrency", variant["InstanceCount"] or 1)
         for variant in spec["Variants"]
     }
 
 
 def check_kind(current: Payload, spec: Payload) -> None:
-    """Refuse to make a serverless endpoint of another one; AWS does the opposite only."""
+    """Refuse to make a serverless endpoint of another one, as AWS does, and to change whether it is asynchronous."""
     becomes = any(map(_serverless, spec["Variants"])) and not any(map(_serverless, current["Variants"]))
+    changes = ("Async" in current) != ("Async" in spec)
+    refuse(changes, "The local AWS makes no asynchronous endpoint of another one, nor the opposite: create a new one.")
     refuse(becomes, "You cannot convert an instance-based endpoint to a serverless endpoint. Create another endpoint.")
 
 
@@ -67,8 +70,8 @@ def with_desired(spec: Payload, desired: list[Payload]) -> Payload:
         refuse("ServerlessUpdateConfig" in change, update)
         sized = "DesiredInstanceCount" in change and _serverless(variants[name])
         refuse(sized, f"Variant {name} is serverless: it takes no DesiredInstanceCount.")
-        none = change.get("DesiredInstanceCount", 1) < 1
-        refuse(none, f"Variant {name} needs a DesiredInstanceCount of at least 1.")
+        none = not change.get("DesiredInstanceCount", 1) and "Async" not in spec
+        refuse(none, f"Variant {name} needs a DesiredInstanceCount of at least 1: it is not asynchronous.")
         for member, target in (("DesiredInstanceCount", "InstanceCount"), ("DesiredWeight", "Weight")):
             variants[name][target] = change.get(member, variants[name][target])
     return {**spec, "Variants": list(variants.values())}

@@ -24,10 +24,10 @@ from emulator.sagemaker.endpoints.instance import Instance
 from emulator.sagemaker.resources import Resources
 from emulator.sagemaker.roles import Role
 from emulator.sagemaker.runs import JobFailed, JobStopped, Run
+from emulator.sagemaker.transform.records import Batch, ObjectFailed, Records
 
 LOG_GROUP = "/aws/sagemaker/TransformJobs"
 #: What AWS assumes where the request does not say otherwise.
-DEFAULT_PAYLOAD_MB = 6
 _DEFAULT_TIMEOUT_SECONDS = 600
 _DEFAULT_RETRIES = 3
 _RETRY_PAUSE_SECONDS = 0.2
@@ -69,10 +69,6 @@ def _read_manifest(s3: Any, bucket: str, key: str) -> list[InputObject]:
     raise ArtifactError(f's3://{bucket}/{key} is no manifest: [{{"prefix": "s3://bucket/folder/"}}, "name", …].')
 
 
-class _ObjectFailed(Exception):
-    """One object has no output; the message says why, and begins with ClientError where the object is at fault."""
-
-
 class TransformRun(Run):
     """The work of one transform job, whose record has that of its model under ``Model``.
 
@@ -96,8 +92,8 @@ class TransformRun(Run):
         client = job.get("ModelClientConfig", {})
         self._timeout: int = client.get("InvocationsTimeoutInSeconds", _DEFAULT_TIMEOUT_SECONDS)
         self._retries: int = client.get("InvocationsMaxRetries", _DEFAULT_RETRIES)
-        self._max_bytes: int = job.get("MaxPayloadInMB", DEFAULT_PAYLOAD_MB) * 2**20  # zero: no limit
-        self._failures: list[tuple[InputObject, _ObjectFailed]] = []
+        self._records = Records(job)
+        self._failures: list[tuple[InputObject, ObjectFailed]] = []
 
     def request_stop(self) -> None:
         super().request_stop()
@@ -144,31 +140,43 @@ class TransformRun(Run):
         instances = self._servers.instances
         concurrency = self._job.get("MaxConcurrentTransforms") or 1
         shares = [iter(inputs[number :: len(instances)]) for number in range(len(instances))]
-        workers = zip(instances, shares, strict=True)
+        # Of an instance's objects, and of the batches that they are split into, so many requests are under way.
+        workers = [(*pair, asyncio.Semaphore(concurrency)) for pair in zip(instances, shares, strict=True)]
         await asyncio.gather(*(self._work_through(s3, *worker) for worker in workers for _ in range(concurrency)))
 
-    async def _work_through(self, s3: Any, instance: Instance, share: Iterator[InputObject]) -> None:
+    async def _work_through(
+        self, s3: Any, instance: Instance, share: Iterator[InputObject], requests: asyncio.Semaphore
+    ) -> None:
         for item in share:
             try:
-                body = await asyncio.to_thread(self._read, s3, item)
-                answer = await self._invoke(instance, body)
-                await asyncio.to_thread(self._write, s3, item, answer)
-            except _ObjectFailed as failure:
+                content = await asyncio.to_thread(self._read, s3, item)
+                output = await self._transform_object(instance, content, requests)
+                await asyncio.to_thread(self._write, s3, item, output)
+            except ObjectFailed as failure:
                 self._failures.append((item, failure))
                 instance.log.write(f"[sagemaker logs]: {item.bucket}/{item.key}: {failure}")
             if self._stop_requested.is_set():
                 raise JobStopped("Stopped")
 
     def _read(self, s3: Any, item: InputObject) -> bytes:
-        limit = self._max_bytes
         try:
-            body = artifacts.read(s3, item.bucket, item.key, limit + 1 if limit else None)
+            return artifacts.read(s3, item.bucket, item.key, self._records.read_limit)
         except ArtifactError as error:
-            raise _ObjectFailed(f"ClientError: Data download failed: {error}") from None
-        if limit and len(body) > limit:
-            message = f"ClientError: the object is larger than the payload limit ({limit} bytes)"
-            raise _ObjectFailed(message)
-        return body
+            raise ObjectFailed(f"ClientError: Data download failed: {error}") from None
+
+    async def _transform_object(self, instance: Instance, content: bytes, requests: asyncio.Semaphore) -> bytes:
+        async def transform(batch: Batch) -> bytes:
+            async with requests:
+                answer = await self._invoke(instance, batch.body)
+            return await asyncio.to_thread(self._records.finish, batch, answer)
+
+        batches = await asyncio.to_thread(lambda: list(self._records.batches(content)))
+        try:
+            async with asyncio.TaskGroup() as group:  # the first batch that fails ends the others
+                tasks = [group.create_task(transform(batch)) for batch in batches]
+        except ExceptionGroup as failed:
+            raise failed.exceptions[0] from None
+        return b"".join(task.result() for task in tasks)
 
     async def _invoke(self, instance: Instance, body: bytes) -> bytes:
         """Ask the server, again where that may help."""
@@ -197,8 +205,8 @@ class TransformRun(Run):
                 quoted = answer.body[:_QUOTED_CHARACTERS].decode(errors="replace")
                 problem = f"Bad HTTP status received from algorithm: {answer.status}. Message: {quoted}"
                 if 400 <= answer.status < 500 and answer.status != http.HTTPStatus.TOO_MANY_REQUESTS:
-                    raise _ObjectFailed(f"ClientError: {problem}")
-        raise _ObjectFailed(f"AlgorithmError: {problem}")
+                    raise ObjectFailed(f"ClientError: {problem}")
+        raise ObjectFailed(f"AlgorithmError: {problem}")
 
     def _write(self, s3: Any, item: InputObject, answer: bytes) -> None:
         output = self._job["TransformOutput"]
@@ -211,7 +219,7 @@ class TransformRun(Run):
             s3.put_object(Bucket=bucket, Key=key, Body=answer, **encryption)
         except (ClientError, BotoCoreError) as error:
             message = f"ClientError: Uploading to s3://{bucket}/{key} failed: {artifacts.reason(error)}"
-            raise _ObjectFailed(message) from None
+            raise ObjectFailed(message) from None
 
 
 def _with_environment(job: Record) -> Payload:

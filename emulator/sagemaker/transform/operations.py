@@ -9,7 +9,8 @@ from emulator.platform.store import Record, Store
 from emulator.sagemaker.artifacts import check_location
 from emulator.sagemaker.resources import MODEL, TRANSFORM_JOB, Resources
 from emulator.sagemaker.runs import Jobs, Run
-from emulator.sagemaker.transform.job import DEFAULT_PAYLOAD_MB, TransformRun
+from emulator.sagemaker.transform.job import TransformRun
+from emulator.sagemaker.transform.records import DEFAULT_PAYLOAD_MB, Records
 
 #: AWS's limit for MaxPayloadInMB, and for its product with MaxConcurrentTransforms.
 _MAX_PAYLOAD_MB = 100
@@ -41,17 +42,12 @@ def _check(request: Payload) -> None:
         payload > _MAX_PAYLOAD_MB or payload * request.get("MaxConcurrentTransforms", 1) > _MAX_PAYLOAD_MB,
         f"MaxPayloadInMB, and MaxPayloadInMB times MaxConcurrentTransforms, must not exceed {_MAX_PAYLOAD_MB}.",
     )
-    given, processing = request["TransformInput"], request.get("DataProcessing", {})
-    source = given["DataSource"]["S3DataSource"]
+    source = request["TransformInput"]["DataSource"]["S3DataSource"]
     for unsupported, what in (
         (source["S3DataType"] not in ("S3Prefix", "ManifestFile"), f"{source['S3DataType']} sources"),
-        (given.get("SplitType", "None") != "None", "splitting: one object is one record (SplitType None)"),
-        (given.get("CompressionType", "None") != "None", "compressed inputs"),
-        ({"InputFilter", "OutputFilter"} & processing.keys(), "filters in DataProcessing"),
-        (processing.get("JoinSource", "None") != "None", "joining of inputs and outputs"),
         ("DataCaptureConfig" in request, "data capture of transform jobs"),
-        (request["TransformOutput"].get("AssembleWith", "None") != "None", "assembling of outputs"),
     ):
         refuse(unsupported, f"The local AWS has no {what}.")
+    Records(request)
     check_location(source["S3Uri"])
     check_location(request["TransformOutput"]["S3OutputPath"])

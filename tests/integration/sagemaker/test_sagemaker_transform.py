@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 
 import pytest
@@ -36,6 +37,24 @@ def test_a_failed_object_has_no_output_fails_the_job_and_keeps_no_other_from_its
     assert job.outputs() == {"b.out": b"fine"}
     assert any(f"{BUCKET}/in/{job.name}/a: " in line and "415" in line for line in job.printed())
     assert any(f"/{job.name}/c: " in line and "payload limit" in line for line in job.printed())
+
+
+def test_records_are_sent_in_batches_and_joined_with_what_the_model_answers(aws: LocalSageMaker, model: str) -> None:
+    rows = {"a.csv.gz": gzip.compress(b"x,1\ny,2\n"), "empty": gzip.compress(b"")}
+    single = {**rows, "bad": gzip.compress(b"z,fine\nz,status 415\n")}
+    outputs = {"a.csv.gz.out": b"x,1\ny,2\n", "empty.out": b""}
+    for strategy, objects, sent in (("MultiRecord", rows, ["4"]), ("SingleRecord", single, ["1", "1"])):
+        job = TransformJob(aws, model, objects, "text/csv", "$[1:]", "$[0,-1]", BatchStrategy=strategy)
+        described = job.ended()
+        assert ("FailureReason" in described, job.outputs()) == (strategy == "SingleRecord", outputs), described
+        received = [line.split()[1] for line in job.printed() if line.startswith("received")]
+        assert [size for size in received if size != "4" or strategy == "MultiRecord"] == sent
+    assert "415" in described["FailureReason"]
+    texts = {"a": b'{"id":1,"text":"sleep 1.5"}\n' * 4}
+    job = TransformJob(aws, model, texts, "application/jsonlines", "$.text", "$['id','SageMakerOutput']",
+                       BatchStrategy="SingleRecord", MaxConcurrentTransforms=4)  # fmt: skip
+    described = job.ended()
+    assert job.outputs() == {"a.out": b'{"id":1,"SageMakerOutput":"sleep 1.5"}\n' * 4}, described
 
 
 NO_RETRIES = {"InvocationsMaxRetries": 0}

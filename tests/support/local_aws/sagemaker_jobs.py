@@ -36,21 +36,29 @@ while arguments.lr > arguments.linger:
 
 
 class TransformJob:
-    """A transform job over objects of its own."""
+    """A transform job over objects of its own; one with filters joins its lines, which are compressed when CSV."""
 
-    def __init__(self, aws: LocalSageMaker, model: str, objects: dict[str, bytes], **members: Any) -> None:
+    def __init__(
+        self, aws: LocalSageMaker, model: str, objects: dict[str, bytes], kind: str = "", *filters: str, **members: Any
+    ) -> None:
         self.aws = aws
         self.name = f"Batch-{uuid.uuid4().hex[:8]}"
         for name, body in objects.items():
             aws.s3.put_object(Bucket=BUCKET, Key=f"in/{self.name}/{name}", Body=body)
         source = {"S3DataType": "S3Prefix", "S3Uri": f"s3://{BUCKET}/in/{self.name}/"}
-        request = {
+        request: dict[str, Any] = {
             "ModelName": model,
             "TransformInput": {"DataSource": {"S3DataSource": source}, "ContentType": "image/jpeg; errors=inline"},
             "TransformOutput": {"S3OutputPath": f"s3://{BUCKET}/out/{self.name}"},
             "TransformResources": {"InstanceType": "ml.m5.large", "InstanceCount": 1},
             "ModelClientConfig": {"InvocationsMaxRetries": 1},
         }
+        if filters:
+            compression = "Gzip" if kind == "text/csv" else "None"
+            request["TransformInput"] |= {"ContentType": kind, "SplitType": "Line", "CompressionType": compression}
+            request["TransformOutput"] |= {"Accept": kind, "AssembleWith": "Line"}
+            members["DataProcessing"] = dict(zip(("InputFilter", "OutputFilter"), filters, strict=True))
+            members["DataProcessing"]["JoinSource"] = "Input"
         aws.sagemaker.create_transform_job(TransformJobName=self.name, **{**request, **members})
 
     def ended(self) -> dict[str, Any]:

@@ -66,6 +66,13 @@ async def answer(reader, writer):
             status = 500
         elif head.startswith("POST"):
             print("received", len(body), flush=True)
+        if body.startswith(b"stream "):
+            writer.write(b"HTTP/1.1 200 X\\r\\nContent-Type: text/x\\r\\nTransfer-Encoding: chunked\\r\\n\\r\\n")
+            for part in body.split()[1:]:
+                writer.write(b"%x\\r\\n%b\\r\\n" % (len(part), part))
+                await asyncio.sleep(0.3)
+            writer.write(b"0\\r\\n\\r\\n" if body[-1:] != b"!" else b"broken")
+            continue
         if "x-amzn-sagemaker-custom-attributes" in headers:
             extra = "x-amzn-sagemaker-custom-attributes: " + headers["x-amzn-sagemaker-custom-attributes"] + "\\r\\n"
         head = f"HTTP/1.1 {status} X\\r\\nContent-Type: {kind}\\r\\nContent-Length: {len(body)}\\r\\n{extra}\\r\\n"
@@ -166,10 +173,11 @@ class LocalSageMaker(LocalAws):
         self.sagemaker.create_model(ModelName=name, ExecutionRoleArn=role, PrimaryContainer=container, **members)
         return name
 
-    def config(self, model: str, capture: dict[str, Any] | None = None, **variant: Any) -> str:
+    def config(self, model: str, capture: dict[str, Any] | None = None, output: Any = None, **variant: Any) -> str:
         name = f"c-{uuid.uuid4().hex[:8]}"
         defaults = {"VariantName": "v", "ModelName": model, "InstanceType": "ml.m5.large", "InitialInstanceCount": 1}
         captured = {"DataCaptureConfig": capture} if capture else {}
+        captured |= {"AsyncInferenceConfig": {"OutputConfig": output}} if output else {}
         variants = [{**defaults, **variant}]
         self.sagemaker.create_endpoint_config(EndpointConfigName=name, ProductionVariants=variants, **captured)
         return name

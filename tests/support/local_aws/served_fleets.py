@@ -15,7 +15,7 @@ class Server:
     """An instance without a process; None for one that is not healthy."""
 
     pid = failure = None
-    log = SimpleNamespace(tail=str)
+    log = SimpleNamespace(tail=str, write=str)
 
     def __init__(self, port: int | None = None) -> None:
         self.pool: Any = None if port is None else ConnectionPool(port, MAX_BODY_BYTES)

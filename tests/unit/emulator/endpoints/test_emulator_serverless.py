@@ -44,7 +44,7 @@ class Environment(served_fleets.Server):
     def settled(self) -> bool:
         return self.ready.wait(10) and self.failure is None
 
-    async def post(self, path: str, headers: Any, body: bytes) -> HttpAnswer:
+    async def post(self, path: str, headers: Any, body: bytes, sink: Any) -> HttpAnswer:
         await self.bench.answers.wait()
         return HttpAnswer(200, body=self.bench.response)
 
@@ -116,8 +116,9 @@ def bench(make: Any) -> Bench:
 
 
 def test_a_cold_start_is_overhead_and_a_free_environment_is_used_again(bench: Bench) -> None:
-    fleet: Any = type("Fleet", (), {"variants": {"main": bench.variant}, "choose_variant": lambda _: bench.variant})
-    runtime = Runtime("1", lambda region, name, avoid=None: fleet())
+    members = {"asynchronous": {}, "variants": {"main": bench.variant}, "choose_variant": lambda _: bench.variant}
+    fleet: Any = type("Fleet", (), members)
+    runtime = Runtime("1", lambda region, name, avoid=None: fleet(), lambda *_: None)
 
     async def start() -> None:
         await asyncio.sleep(0.1)

@@ -180,6 +180,12 @@ def source(data_type: str = "S3Prefix", uri: str = "s3://bucket/in", **members: 
     return {"TransformInput": {"DataSource": {"S3DataSource": {"S3DataType": data_type, "S3Uri": uri}}, **members}}
 
 
+def processed(path: str, kind: str, accept: str = "text/csv", split: str = "None", assemble: str = "None") -> Payload:
+    output = {"S3OutputPath": "s3://bucket/out", "Accept": accept, "AssembleWith": assemble}
+    filters = {"DataProcessing": {"InputFilter": path}, "TransformOutput": output}
+    return {**source(ContentType=kind, SplitType=split), **filters}
+
+
 def warm(*parents: str, config: Payload | None = None, **training: Any) -> Payload:
     named = [{"HyperParameterTuningJobName": name} for name in parents]
     start = {"WarmStartType": "IdenticalDataAndAlgorithm", "ParentHyperParameterTuningJobs": named}
@@ -287,11 +293,15 @@ CODES = {
         ("CreateTransformJob", {"MaxPayloadInMB": 101}, "must not exceed 100"),
         ("CreateTransformJob", {"MaxConcurrentTransforms": 17}, "must not exceed 100"),  # times the default of 6
         ("CreateTransformJob", source("AugmentedManifestFile"), "no AugmentedManifestFile sources"),
-        ("CreateTransformJob", source(SplitType="Line"), "no splitting"),
-        ("CreateTransformJob", source(CompressionType="Gzip"), "no compressed inputs"),
+        ("CreateTransformJob", source(SplitType="RecordIO"), "splits by Line, not by RecordIO"),
         ("CreateTransformJob", source(uri="https://example.com/in"), "is not a location in S3"),
-        ("CreateTransformJob", {"DataProcessing": {"JoinSource": "Input"}}, "no joining"),
-        ("CreateTransformJob", {"DataProcessing": {"OutputFilter": "$"}}, "no filters"),
+        ("CreateTransformJob", {"DataProcessing": {"JoinSource": "Input"}}, "an Accept of one format, text/csv"),
+        ("CreateTransformJob", {"DataProcessing": {"OutputFilter": "$..a"}}, "Invalid JSONPath '$..a'"),
+        ("CreateTransformJob", processed("$[0]", "text/csv"), "of text/csv needs SplitType and AssembleWith Line"),
+        ("CreateTransformJob", processed("$[0]", "text/csv", "text/csv", "Line", "None"), "not match AssembleWith"),
+        ("CreateTransformJob", processed("$.a", "text/csv", "text/csv", "Line", "Line"), "is filtered by indexes"),
+        ("CreateTransformJob", processed("$.a", "text/csv", "application/json"), "an Accept of one format"),
+        ("CreateTransformJob", {"DataCaptureConfig": {"DestinationS3Uri": "s3://b/k"}}, "no data capture of transform"),
         ("CreateTransformJob", {"ModelName": "nobody"}, "Could not find model"),
         ("UpdateEndpointWeightsAndCapacities", desired(VariantName="w"), "Variant w not found. There are: v"),
         ("UpdateEndpointWeightsAndCapacities", desired(DesiredInstanceCount=0), "at least 1"),

@@ -65,7 +65,7 @@ def run(
                     return other
                 return served if (region, name, avoid) == ("eu-west-1", "dogs", None) else None
 
-            runtime = Runtime(ACCOUNT, find)
+            runtime = Runtime(ACCOUNT, find, lambda *_: (202, {}, b""))
 
             async def invoke(body: bytes = b"x", path: str = "/endpoints/dogs/invocations", **headers: str) -> Response:
                 named = {name.replace("_", "-"): value for name, value in headers.items()}
@@ -117,7 +117,8 @@ def test_a_model_that_takes_too_long_is_a_model_error(monkeypatch: pytest.Monkey
     ("request_", "status", "code", "named"),
     [
         ({"path": "/endpoints/Dogs/invocations"}, 400, "ValidationError", "Dogs"),
-        ({"path": "/endpoints/dogs/invocations-response-stream"}, 501, "NotImplementedException", "-stream"),
+        ({"path": "/endpoints/dogs/sessions"}, 501, "NotImplementedException", "sessions"),
+        ({"path": "/endpoints/dogs/async-invocations"}, 400, "ValidationError", "is real-time: use InvokeEndpoint."),
         ({"path": "/endpoints/dogs/invocations/x"}, 404, "UnknownOperationException", "/x"),
         ({"x_amzn_sagemaker_target_model": "a.tar.gz"}, 400, "ValidationError", "TargetModel"),
         ({"x_amzn_sagemaker_session_id": "NEW_SESSION"}, 400, "ValidationError", "SessionId"),
@@ -135,6 +136,50 @@ def test_the_largest_body_passes_and_one_byte_more_does_not() -> None:
     (status, _, body), (refused, headers, _) = run(one, *sizes, respond=answering(answer))
     assert (status, len(body), refused) == (200, MAX_BODY_BYTES, 413)
     assert "x-amzn-errortype" not in headers
+
+
+CHUNKED = b"HTTP/1.1 200 OK\r\nContent-Type: text/x\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nfirst\r\n"
+
+
+@pytest.mark.parametrize(
+    ("seconds", "end", "event"),
+    [
+        (20, b"1\r\n!\r\n0\r\n\r\n", "PayloadPart"),
+        (20, b"", "StreamBroken"),
+        (0.2, None, "ModelInvocationTimeExceeded"),
+    ],
+)
+def test_a_stream_gives_the_parts_as_they_come_and_says_how_it_broke(
+    monkeypatch: pytest.MonkeyPatch, seconds: float, end: bytes | None, event: str
+) -> None:
+    seen = asyncio.Event()  # the first part: only then the model goes on
+    monkeypatch.setattr(runtime_module, "STREAM_SECONDS", seconds)
+
+    async def respond(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await read_request(reader)
+        writer.write(CHUNKED)
+        await seen.wait()
+        if end is None:
+            await reader.read()
+        writer.write(end or b"")
+        writer.close()
+
+    async def main() -> tuple[dict[str, str], list[tuple[dict[str, str], bytes]]]:
+        async with raw_server(respond) as port:
+            served = fleet(variant("A", port))
+            runtime = Runtime(ACCOUNT, lambda *_, **__: served, lambda *_: None)
+            path = "/endpoints/dogs/invocations-response-stream"
+            _, headers, messages = await runtime.handle("POST", path, {"authorization": AUTHORIZATION}, b"x", {})
+            found = []
+            async for message in messages:
+                found.append(message)
+                seen.set()
+            return headers, found
+
+    headers, (first, last) = asyncio.run(asyncio.wait_for(main(), 20))
+    assert headers["X-Amzn-SageMaker-Content-Type"] == "text/x"
+    assert (first[0][":event-type"], first[1]) == ("PayloadPart", b"first")
+    assert event == (last[0].get(":event-type") or json.loads(last[1])["ErrorCode"])
 
 
 def test_an_instance_that_cannot_be_reached_is_passed_over_and_without_any_the_service_is_unavailable() -> None:
