@@ -16,10 +16,9 @@ from typing import NamedTuple
 
 from emulator.platform.awsapi import Payload, ServiceError
 from emulator.platform.host import Host
-from emulator.platform.settings import base_environment
-from emulator.sagemaker import artifacts
 from emulator.sagemaker.artifacts import ArtifactError
 from emulator.sagemaker.endpoints.capture import CAPTURE_SECONDS, Capture
+from emulator.sagemaker.endpoints.container import ServingContainer
 from emulator.sagemaker.endpoints.http_client import HttpAnswer, ServerUnreachable, Sink
 from emulator.sagemaker.endpoints.instance import MAX_BODY_BYTES, Instance
 from emulator.sagemaker.logs import LogStream
@@ -35,7 +34,6 @@ DEFAULT_STARTUP_SECONDS = 480
 INVOCATION_SECONDS = 60.0
 #: "Payload sizes (up to 1GB)" of asynchronous endpoints.
 _MAX_ASYNC_BYTES = 2**30
-_PROGRAM_PATHS = ("code/serve", "serve")
 
 
 class FleetError(Exception):
@@ -88,7 +86,6 @@ class Variant:
         self._log_group = log_group
         self._log_suffix = log_suffix
         self._new_instance: Callable[[], Instance] | None = None  # there is none before `prepare`
-        self._temporary: Path | None = None
         self._resizing = threading.Lock()
         self._stopped = False
 
@@ -96,13 +93,9 @@ class Variant:
         """Fetch the artifact, unless an earlier life of the server did, and find its program, or raise FleetError."""
         if self._stopped:
             raise FleetError(f"The {self._title} has been stopped.")
-        root = self._directory / "model"
         try:
             role = Role(self._host, self._model["ExecutionRoleArn"], "SageMaker", self._region)
-            container = self._model["PrimaryContainer"]
-            if not root.exists():
-                _fetch(role, container, root)
-            program, environment = _find_program(root), self._environment(role, container, root)
+            container = ServingContainer(role, self._model, self._directory)
         except (ServiceError, ArtifactError, OSError) as error:
             raise FleetError(f"The model of {self._title} cannot be loaded: {error}") from None
         startup = self._variant.get("ContainerStartupHealthCheckTimeoutInSeconds", self.startup_seconds)
@@ -110,21 +103,10 @@ class Variant:
         def new_instance() -> Instance:
             stream = f"{self.name}/i-{uuid.uuid4().hex[:17]}{self._log_suffix}"
             log = LogStream(role, self._log_group, stream)
-            return Instance(self._host.processes, program, root, environment, log, startup, self.max_body_bytes)
+            own = self._host.temporary_folder()
+            return Instance(self._host.processes, container, own, log, startup, self.max_body_bytes)
 
         self._new_instance = new_instance
-
-    def _environment(self, role: Role, container: Payload, root: Path) -> dict[str, str]:
-        self._temporary = self._temporary or self._host.temporary_folder()
-        given = container.get("Environment", {})
-        isolated = self._model.get("EnableNetworkIsolation", False)
-        return {
-            **base_environment(self._temporary),
-            **({} if isolated else role.environment()),
-            **{name: value.replace("/opt/ml/model", str(root)) for name, value in given.items()},
-            "SM_MODEL_DIR": str(root),
-            "SAGEMAKER_BIND_TO_HOST": "127.0.0.1",
-        }
 
     def resize(self, count: int, start_seconds: float = 0.0) -> None:
         """Have `count` healthy instances; FleetError where one does not come up: those that were there still are.
@@ -204,8 +186,6 @@ class Variant:
             self._stopped = True
             instances, self.instances = self.instances, []
             stop_all(instances, drain)
-        if self._temporary is not None:
-            shutil.rmtree(self._temporary, ignore_errors=True)
 
 
 def stop_all(instances: Iterable[Instance], drain: bool) -> None:
@@ -214,42 +194,6 @@ def stop_all(instances: Iterable[Instance], drain: bool) -> None:
     if instances:
         with ThreadPoolExecutor(len(instances), thread_name_prefix="stop") as pool:
             list(pool.map(lambda i: i.stop(drain_seconds=INVOCATION_SECONDS if drain else 0.0), instances))
-
-
-def _fetch(role: Role, container: Payload, root: Path) -> None:
-    """Fetch a model's data and unpack it into `root`, which exists only when it is complete."""
-    url = container.get("ModelDataUrl")
-    if url is None:
-        raise ArtifactError("it has no ModelDataUrl.")
-    bucket, key = artifacts.parse_s3_url(url)
-    partial = root.with_name("partial")
-    shutil.rmtree(partial, ignore_errors=True)
-    archive = partial / (key.rpartition("/")[2] or "model.tar.gz")
-    try:
-        artifacts.fetch_all(role.client("s3"), bucket, [(key, archive.name)], partial)
-        artifacts.unpack(archive, partial / "content")
-        (partial / "content").replace(root)
-    except ArtifactError as error:
-        raise ArtifactError(
-            f"Could not access model data at {url}. Please ensure that the role {role.arn} may read the "
-            f"object, and that it is what the model expects: {error}"
-        ) from None
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
-
-
-def _find_program(root: Path) -> Path:
-    """The program that stands for the container's ``serve`` command."""
-    for path in (root / name for name in _PROGRAM_PATHS):
-        if path.is_file():
-            if not path.stat().st_mode & 0o100:
-                name = path.relative_to(root)
-                raise ArtifactError(f"{name} in the artifact is not executable (chmod +x it before packing).")
-            return path
-    raise ArtifactError(
-        f"the artifact has no program: the local AWS runs no images, it runs {' or '.join(_PROGRAM_PATHS)} of the "
-        "artifact instead."
-    )
 
 
 class Fleet:

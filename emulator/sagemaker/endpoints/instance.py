@@ -6,15 +6,16 @@ import contextlib
 import http.client
 import itertools
 import logging
+import shutil
 import subprocess
 import threading
 import time
-from collections.abc import Mapping
 from pathlib import Path
 
 from emulator.platform.clock import pauses
 from emulator.platform.processes import ProcessRegistry
 from emulator.platform.settings import describe_exit, free_port
+from emulator.sagemaker.endpoints.container import ServingContainer
 from emulator.sagemaker.endpoints.http_client import ConnectionPool
 from emulator.sagemaker.logs import OUTPUT_SECONDS, LogStream, read_output
 
@@ -37,15 +38,15 @@ class Instance:
     """A model server that is kept running until `stop`.
 
     `pool` holds connections to the server while it is healthy. `outstanding` counts invocations under way (changed in
-    the event loop only), `answered` those answered so far. `failure` says why the server never became healthy.
+    the event loop only), `answered` those answered so far. `failure` says why the server never became healthy. `own` is
+    a folder for its temporary files, which is removed in the end.
     """
 
     def __init__(
         self,
         processes: ProcessRegistry,
-        program: Path,
-        directory: Path,
-        environment: Mapping[str, str],
+        container: ServingContainer,
+        own: Path,
         log: LogStream,
         startup_seconds: float,
         max_body_bytes: int = MAX_BODY_BYTES,
@@ -56,9 +57,8 @@ class Instance:
         self.failure: str | None = None
         self.log = log
         self._processes = processes
-        self._program = program
-        self._directory = directory
-        self._environment = environment
+        self._container = container
+        self._own = own
         self._startup_seconds = startup_seconds
         self._after_seconds = 0.0
         self._max_body_bytes = max_body_bytes
@@ -97,6 +97,7 @@ class Instance:
         if self._thread.ident is not None:
             self._thread.join(grace_seconds + 5)
         self.log.close()
+        shutil.rmtree(self._own, ignore_errors=True)
 
     def _run(self) -> None:
         if self._after_seconds:
@@ -123,20 +124,21 @@ class Instance:
     def _run_server(self) -> tuple[str, bool]:
         """Run the server once; say why that ended, and whether another try is pointless."""
         port = free_port()
-        environment = {**self._environment, "SAGEMAKER_BIND_TO_PORT": str(port)}
+        command = self._container.command(self._own)
+        environment = {**self._container.environment(self._own), "SAGEMAKER_BIND_TO_PORT": str(port)}
         try:
             with self._lock:
                 if self._stopping.is_set():
                     return "was stopped", True
                 process = self._process = self._processes.spawn(
-                    [str(self._program)],
-                    cwd=self._directory,
+                    command,
+                    cwd=self._container.root,
                     env=environment,
                     stdout=subprocess.PIPE,
                     stderr=subprocess.STDOUT,
                 )
         except OSError as error:
-            return f"cannot be started: {self._program.name}: {error.strerror}", True
+            return f"cannot be started: {Path(command[0]).name}: {error.strerror}", True
         assert process.stdout is not None
         output = read_output(process.stdout, self.log.write)
         try:

@@ -1,7 +1,7 @@
 """What a training program finds: SageMaker's /opt/ml, its variables and its command line, without a container.
 
-Nothing can be mounted at /opt/ml here, so every instance has a folder that stands for it, and the text ``/opt/ml`` in
-hyperparameters, environment variables and arguments is replaced by that folder's path. Nor have instances names here
+Every instance has a folder that stands for /opt/ml. Where it cannot be mounted there, the text ``/opt/ml`` in
+hyperparameters, environment variables and arguments is replaced by its path. Instances have no names here
 that others could look up: they are all on this machine, and meet at a port of its own for each job.
 """
 
@@ -11,21 +11,20 @@ import json
 import os
 import re
 import shlex
-import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from emulator.containers import mounts, python
+from emulator.containers.mounts import OPT_ML
 from emulator.platform.awsapi import Payload
-from emulator.platform.settings import base_environment
 from emulator.sagemaker.runs import JobFailed
 
 # What the SDK writes and runs.
 _SCRIPTS = frozenset({".sh", ".py", ".json"})
 # Its script that sets the SM_* variables gives them no other value than these constants: algo-1 and 7777.
 _MEETING_PLACE = re.compile(r"^(SM_MASTER_ADDR|SM_MASTER_PORT) = .*$", re.MULTILINE)
-OPT_ML = "/opt/ml"
 _TORCHRUN = Path(__file__).with_name("torchrun.py")
 #: Hyperparameters that speak to the container's toolkit and not to the program.
 _TOOLKIT_PREFIX = "sagemaker_"
@@ -59,26 +58,37 @@ class TrainingContainer:
     def __init__(self, job: Payload, cluster: Cluster, host: str, directory: Path) -> None:
         self.host = host
         self.root = directory / "ml"
+        self._python = directory / "python"
         self._job = job
         self._cluster = cluster
+        self._checkpoints: str = job.get("CheckpointConfig", {}).get("LocalPath", f"{OPT_ML}/checkpoints")
         self.hyperparameters = {name: self.reroot(value) for name, value in (job.get("HyperParameters") or {}).items()}
         self.channels = {channel["ChannelName"]: channel for channel in job.get("InputDataConfig", [])}
 
     def path(self, *parts: str) -> Path:
         return self.root.joinpath(*parts)
 
+    def seen(self, *parts: str) -> Path:
+        """Where the program finds a path below /opt/ml."""
+        return mounts.seen(self.root).joinpath(*parts)
+
     def reroot(self, text: str) -> str:
-        """Replace ``/opt/ml``, where it is a path of its own or begins one."""
-        return re.sub(rf"{OPT_ML}(?![\w.-])", lambda _: str(self.root), text)
+        """Replace ``/opt/ml``, where it is a path of its own or begins one, by what the program finds in its place."""
+        return _replace(text, self.seen())
+
+    def outside(self, path: str) -> Path:
+        """Where a path of the program lies, for everybody else."""
+        return Path(_replace(path, self.root))
 
     @property
     def checkpoints(self) -> Path:
-        return Path(self.reroot(self._job.get("CheckpointConfig", {}).get("LocalPath", f"{OPT_ML}/checkpoints")))
+        return self.outside(self._checkpoints)
 
     def make_folders(self) -> None:
         for parts in (("input", "config"), ("input", "data"), ("model",), ("output", "data"), ("code",)):
             self.path(*parts).mkdir(parents=True, exist_ok=True)
         self.checkpoints.mkdir(parents=True, exist_ok=True)
+        python.create(self._python)
         for name, content in (
             ("hyperparameters.json", self.hyperparameters),
             ("resourceconfig.json", self._resource_config()),
@@ -112,18 +122,13 @@ class TrainingContainer:
     def environment(self, temporary: Path, credentials: Mapping[str, str]) -> dict[str, str]:
         given = {name: self.reroot(value) for name, value in (self._job.get("Environment") or {}).items()}
         # What a program cannot find out here as in a container: names of hosts, a mount, its share of CPUs.
-        stand_ins = {"SM_CHECKPOINT_DIR": self.checkpoints, "SM_NUM_CPUS": self._cluster.cpus_each}
+        stand_ins = {"SM_CHECKPOINT_DIR": self.reroot(self._checkpoints), "SM_NUM_CPUS": self._cluster.cpus_each}
         return {
-            **base_environment(temporary),
+            **python.environment(self._python, temporary, self._job.get("EnableNetworkIsolation", False)),
             **credentials,
-            "PYTHONPATH": str(self.path("code")),
+            "PYTHONPATH": str(self.seen("code")),
             "TRAINING_JOB_NAME": self._job["TrainingJobName"],
             "TRAINING_JOB_ARN": self._job["TrainingJobArn"],
-            # A container is the job's own, and what it runs lets pip install requirements.txt; this environment is the
-            # user's, so pip may find that everything is there, or fail.
-            "PIP_NO_INDEX": "1",
-            "PIP_DRY_RUN": "1",
-            "PIP_DISABLE_PIP_VERSION_CHECK": "1",
             **({} if self._cluster.gpus else {"CUDA_VISIBLE_DEVICES": ""}),
             **{name: str(value) for name, value in (self._cluster.meeting_place | stand_ins).items()},
             **({} if self.entry_point else self._toolkit_variables()),
@@ -133,14 +138,14 @@ class TrainingContainer:
     def _toolkit_variables(self) -> dict[str, str]:
         """The ``SM_*`` variables of SageMaker's training toolkit; an entry point of the job's own goes without them."""
         resource_config, user = self._resource_config(), self.user_parameters()
-        channels = {name: self.path("input", "data", name) for name in self.channels}
+        channels = {name: self.seen("input", "data", name) for name in self.channels}
         values: dict[str, Any] = {
-            "SM_MODEL_DIR": self.path("model"),
-            "SM_OUTPUT_DIR": self.path("output"),
-            "SM_OUTPUT_DATA_DIR": self.path("output", "data"),
-            "SM_INPUT_DIR": self.path("input"),
-            "SM_INPUT_CONFIG_DIR": self.path("input", "config"),
-            "SM_MODULE_DIR": self.path("code"),
+            "SM_MODEL_DIR": self.seen("model"),
+            "SM_OUTPUT_DIR": self.seen("output"),
+            "SM_OUTPUT_DATA_DIR": self.seen("output", "data"),
+            "SM_INPUT_DIR": self.seen("input"),
+            "SM_INPUT_CONFIG_DIR": self.seen("input", "config"),
+            "SM_MODULE_DIR": self.seen("code"),
             "SM_HPS": user,
             "SM_USER_ARGS": self.user_arguments(),
             "SM_CHANNELS": sorted(self.channels),
@@ -191,7 +196,7 @@ class TrainingContainer:
 
     def command(self) -> list[str]:
         if self.entry_point:
-            return [self.reroot(part) for part in self.entry_point]
+            return mounts.command_in(self.root, [self.reroot(part) for part in self.entry_point])
         program = self.toolkit_parameter("program")
         if program is None:
             raise JobFailed(
@@ -208,13 +213,12 @@ class TrainingContainer:
             if _LAUNCHER.fullmatch(name) and _decode(value):
                 raise JobFailed(f"ClientError: the local AWS has no {name}: it starts programs by Python or torchrun.")
         # The toolkit joins all of it into one text and hands that to a shell, which interprets it.
-        python = [shlex.quote(text) for text in (sys.executable, *self._torchrun())]
-        line = " ".join([*python, program, *self.user_arguments()])
+        interpreter = shlex.quote(str(self._python / "bin" / "python"))
+        launcher = [shlex.quote(text) for text in self._torchrun()]
+        line = " ".join([interpreter, *launcher, program, *self.user_arguments()])
         if self.path("code", "requirements.txt").is_file():
-            pip, found = f"{shlex.quote(sys.executable)} -m pip", shlex.quote(str(self.path("pip.txt")))
-            told = "sed -n 's/^Would install/The local AWS installs nothing, and pip would install/p'"
-            line = f"{pip} install -r requirements.txt >{found} && ! {told} {found} | grep . >&2 && {line}"
-        return ["/bin/sh", "-c", line]
+            line = f"{interpreter} -m pip install -r requirements.txt && {line}"
+        return mounts.command_in(self.root, ["/bin/sh", "-c", line])
 
     def _torchrun(self) -> list[str]:
         """What Python is given before the script where the job asks for torchrun: the toolkit's arguments."""
@@ -243,6 +247,10 @@ class TrainingContainer:
                     text = self.reroot(script.read_bytes().decode(errors="surrogateescape"))
                     text = _MEETING_PLACE.sub(lambda found: f"{found[1]} = {places[found[1]]!r}", text)
                     script.write_bytes(text.encode(errors="surrogateescape"))
+
+
+def _replace(text: str, root: Path) -> str:
+    return re.sub(rf"{OPT_ML}(?![\w.-])", lambda _: str(root), text)
 
 
 def _decode(value: str) -> Any:

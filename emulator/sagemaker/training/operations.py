@@ -6,6 +6,7 @@ import functools
 import re
 from typing import Any
 
+from emulator.containers.mounts import OPT_ML
 from emulator.platform.awsapi import Caller, Payload, operation
 from emulator.platform.errors import refuse
 from emulator.platform.host import Host
@@ -13,7 +14,6 @@ from emulator.platform.store import Record, Store
 from emulator.sagemaker.artifacts import check_location
 from emulator.sagemaker.resources import TRAINING_JOB, TUNING_JOB
 from emulator.sagemaker.runs import Jobs, Run
-from emulator.sagemaker.training.container import OPT_ML
 from emulator.sagemaker.training.job import STARTING, STOPPING, TrainingRun, add_transition
 from emulator.sagemaker.training.metrics import read_points
 from emulator.sagemaker.training.transfers import model_location

@@ -62,10 +62,10 @@ def download_source(s3: Any, containers: Sequence[TrainingContainer], archive: P
                 bucket, key = artifacts.parse_s3_url(location)
                 artifacts.fetch_all(s3, bucket, [(key, archive.name)], archive.parent)
             artifacts.unpack(archive, code)
-        elif Path(location).is_dir():  # below /opt/ml, where a channel has brought it
-            shutil.copytree(location, code, dirs_exist_ok=True)
+        elif (path := container.outside(location)).is_dir():  # below /opt/ml, where a channel has brought it
+            shutil.copytree(path, code, dirs_exist_ok=True)
         else:
-            artifacts.unpack(Path(location), code)
+            artifacts.unpack(path, code)
 
 
 def _output_location(job: Payload) -> tuple[str, str]:

@@ -8,6 +8,8 @@ import os
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 from emulator_fixtures import FakeRole, FakeS3
@@ -49,9 +51,11 @@ class Bench:
         program = self.directory / "serve"
         program.write_text(f"#!{sys.executable}\n{SERVER.format(before=before, ping=ping)}")
         program.chmod(0o755)
-        environment = {"MARKS": str(self.directory / "marks"), "PATH": os.defpath}
+        variables = {"MARKS": str(self.directory / "marks"), "PATH": os.defpath}
+        runs: Any = SimpleNamespace(root=self.directory)
+        runs.command, runs.environment = lambda _: [str(program)], lambda _: variables
         processes, log = ProcessRegistry(self.directory / "processes"), LogStream(FakeRole(FakeS3()), "group", "stream")
-        self.instance = Instance(processes, program, self.directory, environment, log, startup_seconds)
+        self.instance = Instance(processes, runs, self.directory / "own", log, startup_seconds)
         self.instance.start()
         return self.instance
 
