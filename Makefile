@@ -20,13 +20,13 @@ setup: $(VENV)/.installed ## make .venv with everything in it (Python packages, 
 # last: what it needs is there by then, checked, and this project's own build needs setuptools.
 TORCH := --quiet --only-binary :all: --constraint requirements.txt torch torchvision
 CHECKED := --quiet --no-deps --only-binary :all: --require-hashes
-$(VENV)/.installed: requirements.txt requirements-dev.lock pyproject.toml package.json package-lock.json
+$(VENV)/.installed: requirements.txt requirements-dev.lock pyproject.toml emulator/pyproject.toml package.json package-lock.json
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed, this is " + sys.version.split()[0] + ": make setup PYTHON=/path/to/python3.11")'
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	sed -n '/^uv==/,/[^\\]$$/p' requirements-dev.lock >$(VENV)/uv.txt
 	$(BIN)/python -m pip install $(CHECKED) --disable-pip-version-check --requirement $(VENV)/uv.txt
 	$(BIN)/uv pip install $(CHECKED) --python $(BIN)/python --requirement requirements-dev.lock
-	$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps --no-build-isolation --editable .
+	$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps --no-build-isolation --editable . --editable ./emulator
 	UV_HTTP_RETRIES=0 $(BIN)/uv pip install --python $(BIN)/python --torch-backend auto $(TORCH) 2>/dev/null || \
 		$(BIN)/python -m pip install --disable-pip-version-check --no-compile $(TORCH)
 	npm ci --no-fund --no-audit --loglevel=error
@@ -122,11 +122,11 @@ sbom: setup ## build/sbom: what is in the operator's environment, the serving im
 synth: setup ## synthesise every stack of the dev stage, with the security checks
 	cdk synth --quiet -c stage=dev
 
-# The version stands in pyproject.toml and nowhere else. The tag is pushed by hand: that is what others see.
+# The version stands in pyproject.toml and emulator/pyproject.toml. The tag is pushed by hand: that is what others see.
 release: setup ## a version: make release VERSION=1.2.0 writes it, dates the CHANGELOG, commits and tags
 	@test -n "$(VERSION)" || { echo 'Which version? make release VERSION=1.2.0'; exit 2; }
 	@test -z "$$(git status --porcelain)" || { echo 'Commit or stash first: a release is what is committed.'; exit 3; }
-	uv version --frozen "$(VERSION)"
+	for project in . emulator; do uv version --frozen --project $$project "$(VERSION)" || exit; done
 	sed -i.old 's/^## \[Unreleased\]$$/&\n\n## [$(VERSION)] - '"$$(date +%F)"'/' CHANGELOG.md && rm CHANGELOG.md.old
 	git commit --quiet --all --message 'Version $(VERSION)'
 	git tag --annotate 'v$(VERSION)' --message 'Version $(VERSION)'

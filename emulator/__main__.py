@@ -1,4 +1,4 @@
-"""``python -m emulator``: the local AWS without the project's own command line."""
+"""Run an AWS on the loopback address of this machine: ``loopback-aws``, or ``python -m emulator``."""
 
 from __future__ import annotations
 
@@ -19,11 +19,12 @@ _COMMANDS = {
     "status": "say whether it runs, and where",
     "env": "print the variables that point AWS tools at it, for eval",
     "serve": "run it in the foreground",
+    "operations": "print which operations act, as Markdown",
 }
 
 
 def main(arguments: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(prog="python -m emulator", description=__doc__)
+    parser = argparse.ArgumentParser(prog="loopback-aws", description=(__doc__ or "").partition(":")[0])
     commands = parser.add_subparsers(dest="command", required=True)
     for name, help_text in _COMMANDS.items():
         command = commands.add_parser(name, help=help_text)
@@ -48,6 +49,10 @@ def _run(options: argparse.Namespace) -> int:
             from emulator.platform.running.server import serve  # imports MiniStack, which takes a second
 
             serve(state_dir, options.port, options.conditions)
+        case "operations":
+            from emulator.operations import page
+
+            say(page())
         case "up":
             say(_described(lifecycle.up(state_dir, options.port, options.conditions)))
         case "down":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 import sys
 import tempfile
@@ -14,6 +15,7 @@ from emulator.platform.running.layout import Credentials
 
 #: MiniStack gives no promise about what is used of it, so that another version may fail in strange ways.
 PINNED_VERSION = "1.5.33"
+_RSA = "cryptography.hazmat.primitives.asymmetric.rsa"
 
 
 class ContractError(RuntimeError):
@@ -25,9 +27,7 @@ def check_version() -> None:
     try:
         installed = version("ministack")
     except PackageNotFoundError:
-        raise ContractError(
-            f"MiniStack is not installed: the local AWS needs ministack=={PINNED_VERSION} (see requirements.txt)."
-        ) from None
+        raise ContractError(f"MiniStack is not installed: the local AWS needs ministack=={PINNED_VERSION}.") from None
     if installed != PINNED_VERSION:
         raise ContractError(
             f"MiniStack {installed} is installed, but the local AWS was written for {PINNED_VERSION}: install "
@@ -67,3 +67,8 @@ def apply(environment: Mapping[str, str]) -> None:
     # A function runs as a process here or not at all. Without the package MiniStack does not look for a daemon, and
     # starts half a second sooner.
     sys.modules["docker"] = None  # type: ignore[assignment]
+    # Cognito, which nobody can call here, makes itself a key of RSA, by chance in a tenth of a second or in one.
+    if _RSA not in sys.modules:
+        sys.modules[_RSA] = None  # type: ignore[assignment]
+        importlib.import_module("ministack.services.cognito")
+        del sys.modules[_RSA]

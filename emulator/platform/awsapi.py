@@ -81,6 +81,11 @@ class Service:
                     self._handlers[name] = getattr(controller, attribute)
 
     @property
+    def operations(self) -> list[str]:
+        """The operations that act; all others of botocore's model are refused."""
+        return sorted(self._handlers)
+
+    @property
     def model(self) -> ServiceModel:
         return service_model(self.name)
 
@@ -92,7 +97,7 @@ class Service:
             raise ServiceError("UnknownOperationException", f"{self.name} has no operation {operation!r}.") from None
         handler = self._handlers.get(operation)
         if handler is None:
-            has = ", ".join(sorted(self._handlers))
+            has = ", ".join(self.operations)
             message = f"The local AWS does not implement {self.name} {operation}. It has: {has}."
             raise ServiceError("NotImplementedException", message, 501)
         if shape is not None:

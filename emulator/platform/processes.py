@@ -201,9 +201,8 @@ def start_watchdog(records: Path) -> subprocess.Popen[bytes]:
     It reads a pipe that nobody writes to: the read ends when the last holder of the other end, this process, is gone.
     """
     return subprocess.Popen(
-        [sys.executable, "-m", "emulator.platform.processes", str(records)],
+        [sys.executable, "-P", __file__, str(records)],  # it needs nothing of the package
         stdin=subprocess.PIPE,
-        cwd=Path(__file__).resolve().parents[2],
         env={"PATH": os.environ.get("PATH", os.defpath)},
         start_new_session=True,
     )

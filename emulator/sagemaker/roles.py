@@ -6,7 +6,6 @@ import functools
 import threading
 from typing import Any
 
-import boto3
 from botocore.config import Config
 
 from emulator.platform.host import Host
@@ -37,6 +36,8 @@ class Role:
 
     def client(self, service: str, attempts: int = 3) -> Any:
         """A boto3 client; that of S3 also has ``copy_objects(bucket, targets)`` (see `Host`)."""
+        import boto3  # when the first job needs it: it takes a tenth of the server's start
+
         retries = Config(retries={"mode": "standard", "total_max_attempts": attempts})
         with _creation_lock:
             client = boto3.Session().client(

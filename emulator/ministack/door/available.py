@@ -26,7 +26,7 @@ SERVICES = frozenset(
 #: In the names of CloudFormation's types, in lower case, beside those above. ``AWS::CDK`` is metadata.
 _NAMESPACES = SERVICES | {"applicationautoscaling", "cdk", "cloudwatch"}
 #: What is refused: ends of the path, parameters and operations.
-_REFUSED = frozenset(
+REFUSED = frozenset(
     {
         *("event-source-mappings", "notification", "replication", "PutSubscriptionFilter", "Subscribe"),
         *("DeploymentMode", "GetFederationToken", "GetSessionToken", "TagResources", "UntagResources"),
@@ -39,7 +39,7 @@ _TYPES = frozenset(
     }
 )
 #: All that a service does here: rules with a schedule, and tables that neither import nor export nor stream.
-_ONLY = {
+ONLY = {
     "events": {
         *("PutRule", "DeleteRule", "DescribeRule", "ListRules", "EnableRule", "DisableRule", "PutTargets"),
         *("RemoveTargets", "ListTargetsByRule", "ListRuleNamesByTarget", "TagResource", "UntagResource"),
@@ -71,7 +71,7 @@ def missing(
     named: Any = ()
     if service == "lambda" and method == "POST":
         named = [path.rstrip("/").rpartition("/")[2]]
-    elif only := _ONLY.get(service):
+    elif only := ONLY.get(service):
         name = headers.get("x-amz-target", "").rpartition(".")[2]
         return None if name in only else f"The local AWS does not do this by {service}: {name}."
     elif service in ("logs", "tagging"):
@@ -82,5 +82,5 @@ def missing(
         named = query
     elif service in ("sns", "sts"):
         named = {**query, **operations.form(body)}.get("Action", [])
-    asked = _REFUSED.intersection(named)
+    asked = REFUSED.intersection(named)
     return f"The local AWS does not do this by {service}: {', '.join(asked)}." if asked else None

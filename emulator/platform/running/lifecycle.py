@@ -25,7 +25,9 @@ _STOP_SECONDS = 20.0
 _LITTLE_SPACE_BYTES = 64 * 2**20
 _LOG_TAIL_LINES = 15
 _LOG_LIMIT_BYTES = 10 * 1024 * 1024
+#: Where this package lies: in a checkout, or among installed packages, which come after the standard library.
 _ROOT = Path(__file__).resolve().parents[3]
+_SERVE = "import sys; sys.path.append(sys.argv.pop(1)); from emulator.__main__ import main; sys.exit(main())"
 
 
 class LocalAwsError(RuntimeError):
@@ -76,8 +78,8 @@ def up(state_dir: Path, port: int = 4566, conditions: Conditions | None = None) 
     place.log.touch(mode=0o600)
     with place.log.open("ab") as log:
         server = subprocess.Popen(
-            [sys.executable, "-m", "emulator", "serve", *options],
-            cwd=_ROOT,
+            [sys.executable, "-P", "-c", _SERVE, str(_ROOT), "serve", *options],
+            cwd=place.root,
             env=settings.clean_environment(os.environ, place.temporary),
             stdin=subprocess.DEVNULL,
             stdout=log,

@@ -101,7 +101,7 @@ def test_make_installs_nothing_without_a_hash_but_pytorch_and_this_project() -> 
     installations = [command for command in commands if "pip install" in command]
     ours, pytorch = sorted((command for command in installations if "--require-hashes" not in command), key=len)
     # Nothing is fetched for this: its dependencies and what builds it are installed by then.
-    assert ours.endswith("--no-deps --no-build-isolation --editable .")
+    assert ours.endswith("--no-deps --no-build-isolation --editable . --editable ./emulator")
     uv, _, pip = pytorch.partition(" || ")
     assert uv.endswith("--constraint requirements.txt torch torchvision 2>/dev/null")
     assert pip.endswith("--constraint requirements.txt torch torchvision")

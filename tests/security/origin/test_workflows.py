@@ -33,8 +33,9 @@ def test_the_ci_runs_all_kinds_of_tests() -> None:
 
 
 def test_a_release_has_its_version_date_and_tag(tmp_path: Path) -> None:
-    for name in ("Makefile", "pyproject.toml", "CHANGELOG.md"):
-        shutil.copy(ROOT / name, tmp_path)
+    (tmp_path / "emulator").mkdir()
+    for name in ("Makefile", "pyproject.toml", "CHANGELOG.md", "emulator/pyproject.toml"):
+        shutil.copy(ROOT / name, tmp_path / name)
 
     def run(command: str, status: int = 0) -> str:
         who = "export GIT_AUTHOR_NAME=a GIT_AUTHOR_EMAIL=a@b GIT_COMMITTER_NAME=a GIT_COMMITTER_EMAIL=a@b"
@@ -47,7 +48,8 @@ def test_a_release_has_its_version_date_and_tag(tmp_path: Path) -> None:
     run("git init --quiet && git add . && git commit --quiet --message first")
     assert "Which version?" in run(release, 2)
     run(f"{release} VERSION=0.9.1")
-    assert 'version = "0.9.1"' in run("git show v0.9.1:pyproject.toml")
+    for folder in ("", "emulator/"):
+        assert 'version = "0.9.1"' in run(f"git show v0.9.1:{folder}pyproject.toml")
     assert re.search(r"## \[Unreleased\]\n\n## \[0\.9\.1\] - \d{4}-\d\d-\d\d\n\n### Added", run("cat CHANGELOG.md"))
     run("echo >>CHANGELOG.md")
     assert "Commit or stash first" in run(f"{release} VERSION=0.9.2", 2)

@@ -23,6 +23,7 @@ import typer.main
 import yaml
 
 from cli.main import app
+from emulator.__main__ import main as loopback_aws
 from infra.settings import Settings
 from infra.validation import read_table
 
@@ -104,6 +105,11 @@ def test_every_block_says_what_it_is() -> None:
 def test_commands_exist_and_take_these_options(block: Block, monkeypatch: pytest.MonkeyPatch) -> None:
     subprocess.run(["bash", "-n"], input=block.text, text=True, check=True)
     for program, *words in filter(None, commands(block.text)):
+        if program == "loopback-aws" or words[:2] == ["-m", "emulator"]:
+            monkeypatch.setattr(argparse.ArgumentParser, "parse_known_args", stop)
+            with pytest.raises(ParsedError):
+                loopback_aws(words[2:] if program == "python" else words)
+            continue
         if Path(program).name == "kennel":
             context = KENNEL.make_context("kennel", words)  # parses, and raises what it would print
             while left := hasattr(context.command, "resolve_command") and context._protected_args + context.args:
