@@ -70,8 +70,8 @@ def _metric(policy: Payload, configuration: Payload) -> Payload:
     )
     refuse(configuration["TargetValue"] <= 0, "The local AWS tracks a TargetValue above 0.")
     if (custom := configuration.get("CustomizedMetricSpecification")) is not None:
-        one = custom.keys() >= {"MetricName", "Namespace", "Statistic"} and "Metrics" not in custom
-        refuse(not one, "The local AWS tracks one metric: give its MetricName, Namespace and Statistic, no Metrics.")
+        one = custom.keys() >= {"MetricName", "Namespace", "Statistic"}
+        refuse(not one, "A CustomizedMetricSpecification needs a MetricName, a Namespace and a Statistic.")
         return dict(custom)
     kind = configuration["PredefinedMetricSpecification"]["PredefinedMetricType"]
     dimension = policy["ScalableDimension"]

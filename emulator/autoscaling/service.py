@@ -66,7 +66,8 @@ class ApplicationAutoScaling(Service):
         name = target_key(request, caller.region)
         with self._store.transaction():
             existing = self._tables.targets.get(name)
-            record = {**(existing or _new_target(request, caller)), **request}
+            given = {member: value for member, value in request.items() if member != "RoleARN"}
+            record = {**(existing or _new_target(request, caller)), **given}
             for bound in ("MinCapacity", "MaxCapacity"):
                 refuse(bound not in record, f"{bound} is required to register a new scalable target.")
             upside_down = record["MinCapacity"] > record["MaxCapacity"]
@@ -197,7 +198,6 @@ class ApplicationAutoScaling(Service):
         narrowed = "ResourceIds" if table is self._tables.targets else "ResourceId"
         alone = "ScalableDimension" in request and narrowed not in request
         refuse(alone, f"{narrowed} must be given together with ScalableDimension.")
-        refuse(request.get("IncludeNotScaledActivities"), "The local AWS has no activities of what was not scaled.")
         exact = {k: request[k] for k in ("ResourceId", "ScalableDimension") if k in request}
         names = request.get(f"{name_member}s")
         records = [

@@ -17,9 +17,9 @@ from typing import Any, ClassVar
 from botocore.loaders import Loader
 from botocore.model import OperationNotFoundError, ServiceModel
 
-from emulator.platform.errors import CONTENT_TYPE, Response, ServiceError
+from emulator.platform.errors import CONTENT_TYPE, Response, ServiceError, refuse
 from emulator.platform.store import StoreError
-from emulator.platform.validation import validate
+from emulator.platform.validation import check_tags, refused_members, validate
 
 __all__ = ["Caller", "Payload", "Response", "Service", "ServiceError", "operation", "page", "service_model"]
 
@@ -89,8 +89,8 @@ class Service:
     def model(self) -> ServiceModel:
         return service_model(self.name)
 
-    def call(self, operation: str, payload: Payload, caller: Caller) -> Payload:
-        """Validate a request against botocore's model and answer it, or raise ServiceError in AWS's words."""
+    def call(self, operation: str, payload: Payload, caller: Caller, *, by_aws: bool = False) -> Payload:
+        """Validate a request and answer it, or raise ServiceError in AWS's words; services of AWS may use its tags."""
         try:
             shape = self.model.operation_model(operation).input_shape
         except OperationNotFoundError:
@@ -102,6 +102,9 @@ class Service:
             raise ServiceError("NotImplementedException", message, 501)
         if shape is not None:
             validate(payload, shape)
+            refused = " ".join(refused_members(self.name, operation, payload, shape))
+            refuse(refused, refused)
+            check_tags(payload, by_aws)
         return handler(payload, caller) or {}
 
     def resource_arns(self, operation: str, payload: Payload, caller: Caller) -> list[str]:

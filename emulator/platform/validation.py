@@ -1,4 +1,7 @@
-"""Requests checked against botocore's service model, with the errors that AWS gives."""
+"""Requests checked against botocore's service model, with the errors that AWS gives, and against what is here.
+
+``members/<service>.toml`` says of every member of every request what becomes of it: nothing is accepted without a word.
+"""
 
 from __future__ import annotations
 
@@ -6,12 +9,16 @@ import functools
 import json
 import operator
 import re
-from collections.abc import Iterator
+import tomllib
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from pathlib import Path
 from typing import Any
 
 from botocore.model import ListShape, MapShape, Shape, StructureShape
 
-from emulator.platform.errors import ServiceError
+from emulator.platform.errors import ServiceError, refuse
 
 _TYPES: dict[str, tuple[tuple[type, ...], str]] = {
     "structure": ((dict,), "a structure or map"),
@@ -49,6 +56,77 @@ def validate(payload: Any, shape: Shape) -> None:
     if problems:
         count = f"{len(problems)} validation error{'s' if len(problems) > 1 else ''} detected"
         raise ServiceError("ValidationException", f"{count}: {'; '.join(problems)}")
+
+
+@dataclass(frozen=True)
+class Fate:
+    """What becomes of a member: it acts, is recorded, refused but for some values, or has no_effect, and why."""
+
+    kind: str
+    text: str = ""
+    but: tuple[Any, ...] = ()
+
+
+@functools.cache
+def fates(service: str) -> dict[str, list[tuple[str, Fate]]]:
+    """Read what becomes of the members of a service's requests, by section: a shape, or operations with ``*``."""
+    table = Path(__file__).with_name("members") / f"{service}.toml"
+    sections = tomllib.loads(table.read_text()) if table.is_file() else {}
+    found: dict[str, list[tuple[str, Fate]]] = {}
+    for name, section in sections.items():
+        listed = [(kind, section.get(kind, ""), "") for kind in ("acts", "recorded")]
+        listed += [(kind, *line) for kind in ("refused", "no_effect") for line in section.get(kind, {}).items()]
+        found[name] = [
+            (member, Fate(kind, said["do"], tuple(said["but"])) if isinstance(said, Mapping) else Fate(kind, said))
+            for kind, members, said in listed
+            for member in members.split()
+        ]
+    return found
+
+
+@functools.cache
+def section(service: str, operation: str, shape: str = "") -> dict[str, Fate]:
+    """Give the members of a structure, or without one, of an operation's request, and what becomes of them."""
+    names = [name for name in fates(service) if name == shape or (not shape and fnmatchcase(operation, name))]
+    names.sort(key=operation.__eq__)  # an operation's own section counts more than patterns
+    return {member: fate for name in names for member, fate in fates(service)[name]}
+
+
+def in_headers(shape: StructureShape, headers: Mapping[str, str]) -> dict[str, str]:
+    """Give the members of a request that came as headers, whose names are in lower case."""
+    named = {
+        name: of.serialization for name, of in shape.members.items() if of.serialization.get("location") == "header"
+    }
+    return {name: headers[way["name"].lower()] for name, way in named.items() if way["name"].lower() in headers}
+
+
+def refused_members(service: str, operation: str, request: Any, shape: Shape, path: str = "") -> Iterator[str]:
+    """Say of every member of a valid request that is not here, what is and what to do."""
+    if isinstance(shape, ListShape):
+        for item in request:
+            yield from refused_members(service, operation, item, shape.member, f"{path}[]")
+    if not isinstance(shape, StructureShape):
+        return
+    here = section(service, operation, shape.name if path else "")
+    for name, value in request.items():
+        where, fate = f"{path}.{name}".lstrip("."), here.get(name, Fate("acts"))
+        if value is None or value == [] or value in fate.but:
+            continue
+        if fate.kind == "refused":
+            only = f" {_show(value)}, only {' or '.join(map(_show, fate.but))}" if fate.but else ""
+            yield f"The local AWS has no {where}{only}: {fate.text}."
+        elif fate.kind == "acts" and name in shape.members and not isinstance(value, str):
+            yield from refused_members(service, operation, value, shape.members[name], where)
+
+
+def check_tags(request: Mapping[str, Any], by_aws: bool) -> None:
+    """Refuse tag keys that are given twice, or are for services of AWS (`by_aws`) only."""
+    tags = request.get("Tags") or []
+    keys = [tag["Key"] for tag in tags] if isinstance(tags, list) else list(tags)
+    refuse(len(set(keys)) < len(keys), f"Tag keys must be unique: {', '.join(keys)}.")
+    for key in (*keys, *request.get("TagKeys", ())):
+        reserved = key.lower().startswith("aws:") and not by_aws
+        refuse(reserved, f"System prefix 'aws:' reserved for AWS usage in tag key: {key}")
 
 
 def _problems(value: Any, shape: Shape, path: str) -> Iterator[str]:

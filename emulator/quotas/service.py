@@ -136,14 +136,13 @@ class ServiceQuotas(Service):
         return page(quotas, request, "Quotas", "QuotaCode", size=_PAGE_SIZE, error_code=error_code)
 
     def _get(self, member: str, request: Payload, caller: Caller) -> Payload:
-        for quota in self._of(request):
-            if quota.code == request["QuotaCode"]:
-                return {"Quota": _described(quota, getattr(quota, member), caller)}
+        if found := self._of(request):
+            return {"Quota": _described(found[0], getattr(found[0], member), caller)}
         raise _missing("The request failed because the specified quota does not exist.")
 
     def _of(self, request: Payload) -> list[Quota]:
         if found := self._quotas.of(request["ServiceCode"]):
-            return found
+            return [quota for quota in found if request.get("QuotaCode") in (None, quota.code)]
         raise _missing(f"The local AWS has no quotas of {request['ServiceCode']}, only of {', '.join(_SERVICE_NAMES)}.")
 
 

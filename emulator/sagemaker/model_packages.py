@@ -13,8 +13,6 @@ _UPDATED = ("ModelApprovalStatus", "ApprovalDescription")
 _METADATA = "CustomerMetadataProperties"
 _MAX_METADATA = 50
 _VERSIONS_ONLY = "The local AWS has model packages with versions only: give a ModelPackageGroupName."
-#: What CreateModelPackage may name on AWS, and not here. A version has the tags of its group, as on AWS.
-_REFUSED = ("ModelPackageName", "ValidationSpecification", "SourceAlgorithmSpecification", "Tags")
 
 
 class ModelPackages:
@@ -30,7 +28,6 @@ class ModelPackages:
 
     @operation("CreateModelPackageGroup")
     def create_group(self, request: Payload, caller: Caller) -> Payload:
-        refuse("ManagedConfiguration" in request, "The local AWS has no ManagedConfiguration of model package groups.")
         members = {"ModelPackageGroupStatus": "Completed", "CreatedBy": {}, "LatestVersion": 0}
         record = self._groups.create(caller, request, **members)
         return {"ModelPackageGroupArn": record["ModelPackageGroupArn"]}
@@ -47,8 +44,6 @@ class ModelPackages:
     @operation("CreateModelPackage")
     def create(self, request: Payload, caller: Caller) -> Payload:
         refuse("ModelPackageGroupName" not in request, _VERSIONS_ONLY)
-        for member in _REFUSED:
-            refuse(member in request, f"The local AWS has no {member} of a version: leave it out.")
         wanted = "InferenceSpecification" not in request
         refuse(wanted, "A model package needs an InferenceSpecification here, with the location of the model.")
         for container in request["InferenceSpecification"]["Containers"]:
@@ -61,6 +56,9 @@ class ModelPackages:
                 record["LatestVersion"] += 1
 
             name, arn = group["ModelPackageGroupName"], group["ModelPackageGroupArn"]
+            for made in self._packages.all(f"{MODEL_PACKAGE.arn(caller, name)}/"):
+                if (token := request.get("ClientToken")) and made.get("ClientToken") == token:
+                    return {"ModelPackageArn": made["ModelPackageArn"]}  # a request that was sent again
             version = (self._groups.change(arn, count) or group)["LatestVersion"]
             shown = {"ModelPackageName": name, "ModelPackageGroupName": name, "ModelPackageVersion": version}
             record = self._packages.create(
@@ -74,9 +72,6 @@ class ModelPackages:
 
     @operation("UpdateModelPackage")
     def update(self, request: Payload, caller: Caller) -> Payload:
-        others = request.keys() - {"ModelPackageArn", "ClientToken", *_UPDATED, _METADATA}
-        refuse(others, f"The local AWS does not change of a model package: {', '.join(sorted(others))}.")
-
         def change(record: Record) -> None:
             record.update({member: request[member] for member in _UPDATED if member in request})
             if _METADATA in request:

@@ -17,19 +17,14 @@ class Models:
 
     @operation("CreateModel")
     def create_model(self, request: Payload, caller: Caller) -> Payload:
-        one = "PrimaryContainer" in request and "Containers" not in request
-        refuse(not one, "The local AWS runs models with one container: give a PrimaryContainer, and no Containers.")
+        refuse("PrimaryContainer" not in request, "A model needs a PrimaryContainer.")
         refuse(
             "ExecutionRoleArn" not in request,
             "1 validation error detected: Value null at 'executionRoleArn' failed to satisfy constraint: "
             "Member must not be null",
         )
         container = request["PrimaryContainer"]
-        refuse("Image" not in container, "A container needs an Image: the local AWS makes no models of model packages.")
-        refuse("ModelDataSource" in container, "The local AWS reads one .tar.gz: ModelDataUrl, and no ModelDataSource.")
-        refuse(
-            container.get("Mode") == "MultiModel", "The local AWS has no containers of many models: no Mode MultiModel."
-        )
+        refuse("Image" not in container, "A container needs an Image.")
         if "ModelDataUrl" in container:
             check_location(container["ModelDataUrl"])
         record = self._models.create(caller, {"EnableNetworkIsolation": False, **request})
@@ -73,7 +68,5 @@ class Models:
 
 def _check_variant(variant: Payload) -> None:
     name = variant["VariantName"]
-    for member in ("RoutingConfig", "ManagedInstanceScaling"):
-        refuse(member in variant, f"Variant {name} has a {member}, and the local AWS has no such thing.")
     refuse("InstanceType" not in variant, f"Variant {name} needs an InstanceType.")
     refuse(variant.get("InitialInstanceCount", 0) < 1, f"Variant {name} needs an InitialInstanceCount of at least 1.")

@@ -39,8 +39,6 @@ class NotebookInstances:
     def update(self, request: Payload, caller: Caller) -> None:
         arn = self._require_status(request, caller, _AT_REST, "Updating")
         members = self._members(request, caller)
-        others = [name for name in members if name.startswith("Disassociate") and name != "DisassociateLifecycleConfig"]
-        refuse(others, f"The local AWS has no {', '.join(others)}.")
 
         def change(record: Record) -> None:
             if members.pop("DisassociateLifecycleConfig", False):

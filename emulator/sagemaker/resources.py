@@ -14,7 +14,6 @@ from emulator.platform.awsapi import Caller, Payload, ServiceError, operation, p
 from emulator.platform.store import Record, Result, Store
 
 _MAX_TAGS = 50
-_ORDER_AND_PAGE = ("SortBy", "SortOrder", "MaxResults", "NextToken")
 
 
 @dataclass(frozen=True)
@@ -173,11 +172,7 @@ class Resources:
         return page(records, request, list_member, self.kind.arn_member, lambda record: project(record, shape.member))
 
     def _filter(self, request: Payload) -> Callable[[Record], bool]:
-        wanted = {name: value for name, value in request.items() if name not in _ORDER_AND_PAGE}
-        for name in wanted:
-            if name not in _FILTERS:
-                # A filter that is not applied would return the wrong resources without a word.
-                raise ServiceError("NotImplementedException", f"The local AWS has no filter {name} here.", 501)
+        wanted = {name: value for name, value in request.items() if name in _FILTERS}
         return lambda record: all(_FILTERS[name](self.kind, record, value) for name, value in wanted.items())
 
 
@@ -228,7 +223,7 @@ class Tags:
     @operation("ListTags")
     def list_all(self, request: Payload, caller: Caller) -> Payload:
         arn = request["ResourceArn"]
-        return {"Tags": self._of(arn).require_arn(arn.lower()).get("Tags", [])}
+        return page(self._of(arn).require_arn(arn.lower()).get("Tags", []), request, "Tags", "Key", size=_MAX_TAGS)
 
     def _change(self, arn: str, change: Callable[[Record], None]) -> Record:
         resources = self._of(arn)

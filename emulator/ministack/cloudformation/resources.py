@@ -44,7 +44,7 @@ class ResourceType:
         """Make a request of a template's properties, or raise a ValueError with the reason for a stack event."""
         request = coerced(properties, self.service.model.operation_model(operation).input_shape)
         try:
-            return self.service.call(operation, request, caller())
+            return self.service.call(operation, request, caller(), by_aws=True)
         except ServiceError as error:
             raise self.failure(error) from None
 

@@ -25,11 +25,6 @@ _MOST_DATAPOINTS = 1_440
 _SHORT_PERIODS = (1, 5, 10, 20, 30)
 _ID = re.compile(r"[a-z][a-zA-Z0-9_]*")
 _TREATMENTS = ("missing", "ignore", "breaching", "notBreaching")
-#: What AWS's alarms have beside the values of one metric, and the rule of a composite one; MiniStack would forget it.
-_NOT_HERE = (
-    *("Metrics", "ThresholdMetricId", "EvaluationWindow", "WarmUpConfiguration", "EvaluationCriteria"),
-    "ActionsSuppressor",
-)
 _REQUIRED = ("MetricName", "Namespace", "Period", "Threshold")
 _COMBINATION = "InvalidParameterCombination"
 _DAY = 24 * 3600
@@ -67,12 +62,10 @@ class Requests(Service):
             return cloudwatch._error("InvalidAction", message, 400)  # type: ignore[no-any-return]
         return await inner(method, path, headers, body, query)
 
-    def call(self, operation: str, payload: Payload, caller: Caller) -> Payload:
+    def call(self, operation: str, payload: Payload, caller: Caller, *, by_aws: bool = False) -> Payload:
         """Answer a request; CloudWatch has a name of its own for a wrong one."""
-        foreign = [name for name in _NOT_HERE if name in payload]
         try:
-            refuse(foreign, f"The local AWS has no alarms with {', '.join(foreign)}: an alarm is on one metric.")
-            return super().call(operation, payload, caller)
+            return super().call(operation, payload, caller, by_aws=by_aws)
         except ServiceError as error:
             code = error.code.replace("ValidationException", "ValidationError")
             raise ServiceError(code, error.message, error.status) from None
@@ -107,9 +100,7 @@ class Requests(Service):
         refuse(wrong, f"The values {wrong} for parameter id are not unique, or do not match {_ID.pattern}.")
         results = []
         for query in queries:
-            refuse(
-                "MetricStat" not in query, f"The local AWS does no metric math: query {query['Id']} has no MetricStat."
-            )
+            refuse("MetricStat" not in query, f"Query {query['Id']} needs a MetricStat.")
             asked = query["MetricStat"]
             found = self._values(request, {**asked, **asked["Metric"]}, asked["Stat"], caller)
             points = sorted(found.items(), reverse=request.get("ScanBy") != "TimestampAscending")

@@ -6,13 +6,14 @@ own, while its services read theirs only.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 from urllib.parse import parse_qsl
 
 from botocore.model import ListShape, OperationModel, StructureShape
 
 from emulator.platform.awsapi import service_model
+from emulator.platform.validation import in_headers, refused_members
 
 #: Models of botocore by MiniStack's name of the service, where it has another.
 MODELS = {"monitoring": "cloudwatch", "tagging": "resourcegroupstaggingapi"}
@@ -26,22 +27,26 @@ _EITHER = {
 }
 
 
-def foreign_in_query(service: str, operation: str, parameters: Iterable[str]) -> str | None:
+def foreign_in_query(service: str, operation: str, parameters: Mapping[str, Sequence[str]]) -> str | None:
     """Say which parameters of the query protocol are another operation's, or name one resource in two ways."""
     model = _operation(service, operation)
     if model is None:
         return None  # which the service refuses
     given = {name.partition(".")[0] for name in parameters} - _COMMON
-    return _unsigned(model) or _unknown(model, given - _parameters(model)) or _doubled(service, given)
+    unknown = _unsigned(model) or _unknown(model, given - _parameters(model)) or _doubled(service, given)
+    values = {name.partition(".")[0]: value for name, (value, *_) in parameters.items() if value != "false"}
+    return unknown or forgotten(service, operation, values)
 
 
-def foreign(service: str, operation: str, names: Iterable[str], query: Mapping[str, Any]) -> str | None:
+def foreign(
+    service: str, operation: str, request: Mapping[str, Any], query: Mapping[str, Any], headers: Mapping[str, str]
+) -> str | None:
     """Say which members of a request's JSON, or of its query, are another operation's, or name a resource twice."""
     model = _operation(service, operation)
     if model is None:
         return None
     static = parse_qsl(model.http["requestUri"].partition("?")[2], keep_blank_values=True)
-    given = {"body": set(names), "querystring": query.keys() - {name for name, _ in static}}
+    given = {"body": set(request), "querystring": query.keys() - {name for name, _ in static}}
     doubled = _doubled(service, given["body"])
     for name, member in (model.input_shape or _NONE).members.items():
         place = member.serialization.get("location", "body")
@@ -51,7 +56,19 @@ def foreign(service: str, operation: str, names: Iterable[str], query: Mapping[s
             given[place].discard(member.serialization.get("name", name))
     if model.input_shape is not None and "payload" in model.input_shape.serialization:
         given["body"] = set()
-    return _unsigned(model) or _unknown(model, given["body"] | given["querystring"]) or doubled
+    unknown = _unsigned(model) or _unknown(model, given["body"] | given["querystring"]) or doubled
+    asked = {name: value[0] if isinstance(value, list) else value for name, value in query.items()}
+    return unknown or forgotten(service, operation, {**asked, **request}, headers)
+
+
+def forgotten(
+    service: str, operation: str, request: Mapping[str, Any], headers: Mapping[str, str] | None = None
+) -> str:
+    """Say which members MiniStack would drop without a word, and what to do."""
+    model = _operation(service, operation)
+    shape = (model and model.input_shape) or _NONE
+    members = {**request, **in_headers(shape, headers or {})}
+    return " ".join(refused_members(service, operation, members, shape))
 
 
 def takes(service: str, operation: str, member: str) -> bool:

@@ -96,12 +96,12 @@ def ambiguity(
             return None
         if parameters:
             return "The operation is named by the header, and parameters are in the query."
-        return members.foreign(service, target.rpartition(".")[2], content(body), {})
+        return members.foreign(service, target.rpartition(".")[2], content(body), {}, headers)
     by_path = service == "monitoring" and _CBOR.fullmatch(path)
     if target is not None or by_path:
         if service != "monitoring" or parameters or (target is not None and by_path):
             return "The operation is named by more than one of header, path and parameters."
-        return None if by_path else members.foreign(service, str(target).rpartition(".")[2], content(body), {})
+        return None if by_path else members.foreign(service, str(target).rpartition(".")[2], content(body), {}, headers)
     if body and parameters:
         return "Parameters are in the query and in the body."
     parameters = {**parameters, **form(body)}
@@ -126,7 +126,7 @@ def _ambiguous_lambda(
         return "The derived qualifier from the function name does not match the specified qualifier."
     if len(parameters.get("Qualifier", ())) > 1:
         return "Qualifier is given more than once."
-    return members.foreign("lambda", operation, content(body), parameters)
+    return members.foreign("lambda", operation, content(body), parameters, headers)
 
 
 def _ambiguous_s3(method: str, path: str, query: Mapping[str, Any]) -> str | None:

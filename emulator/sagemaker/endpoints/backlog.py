@@ -59,8 +59,6 @@ def check_config(request: Payload) -> None:
     for member in output.keys() & {"S3OutputPath", "S3FailurePath"}:
         artifacts.check_location(output[member])
     refuse("DataCaptureConfig" in request, "The local AWS captures no data of asynchronous endpoints.")
-    included = output.get("NotificationConfig", {}).get("IncludeInferenceResponseIn")
-    refuse(included, "The local AWS puts no responses into notifications: leave IncludeInferenceResponseIn out.")
 
 
 class Backlog:

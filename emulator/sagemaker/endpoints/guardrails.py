@@ -56,8 +56,7 @@ def check_alarms(host: Host, region: str, config: Payload) -> None:
 
 
 def check(config: Payload, counts: Mapping[str, int], old: Mapping[str, int] | None = None) -> None:
-    """Refuse a DeploymentConfig that SageMaker would not follow with these fleets, or the local AWS cannot."""
-    refuse("RollingUpdatePolicy" in config, "The local AWS has no RollingUpdatePolicy: use a BlueGreenUpdatePolicy.")
+    """Refuse a DeploymentConfig that SageMaker would not follow with these fleets."""
     renamed = config and old is not None and old.keys() != counts.keys()
     refuse(renamed, f"A DeploymentConfig needs variants of the same names as before: {', '.join(old or ())}.")
     routing = config.get("BlueGreenUpdatePolicy", {}).get("TrafficRoutingConfiguration", {})

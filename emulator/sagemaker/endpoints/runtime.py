@@ -12,7 +12,8 @@ from collections.abc import AsyncIterator, Callable, Mapping
 from typing import Any
 from urllib.parse import unquote
 
-from emulator.platform.awsapi import Response, ServiceError, signed_region
+from emulator.platform.awsapi import Response, ServiceError, service_model, signed_region
+from emulator.platform.validation import in_headers, refused_members
 from emulator.sagemaker.endpoints.fleet import INVOCATION_SECONDS, LOG_GROUP, Fleet, Invocation, Variant
 from emulator.sagemaker.endpoints.http_client import HttpAnswer, ServerFailed
 from emulator.sagemaker.endpoints.instance import MAX_BODY_BYTES
@@ -30,13 +31,7 @@ _FORWARDED = (
     "x-amzn-sagemaker-custom-attributes",
     "x-amzn-sagemaker-inference-id",
 )
-#: Choose among what the local AWS does not have.
-_REFUSED = {
-    "TargetModel": "x-amzn-sagemaker-target-model",
-    "TargetContainerHostname": "x-amzn-sagemaker-target-container-hostname",
-    "InferenceComponentName": "x-amzn-sagemaker-inference-component",
-    "SessionId": "x-amzn-sagemaker-session-id",
-}
+_SERVICE = "sagemaker-runtime"
 #: The only header that comes back from it.
 _RETURNED = "x-amzn-sagemaker-custom-attributes"
 _TIMED_OUT = (
@@ -115,9 +110,10 @@ class Runtime:
         """Ask a model; `parts` takes the headers and the bytes of a successful answer as they come."""
         received = time.perf_counter()
         fleet = self._fleet(endpoint, region, False)
-        for member, header in _REFUSED.items():
-            if header in headers:
-                raise ServiceError("ValidationError", f"The local AWS invokes without a {member}: leave it out.")
+        operation = "InvokeEndpoint" if parts is None else "InvokeEndpointWithResponseStream"
+        shape: Any = service_model(_SERVICE).operation_model(operation).input_shape
+        if refused := " ".join(refused_members(_SERVICE, operation, in_headers(shape, headers), shape)):
+            raise ServiceError("ValidationError", refused)
         target = headers.get("x-amzn-sagemaker-target-variant")
         if target is not None and target not in fleet.variants:
             has = ", ".join(fleet.variants)

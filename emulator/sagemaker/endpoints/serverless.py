@@ -34,7 +34,7 @@ _MEMORY_STEP_MB = 1024
 #: What a serverless variant may have; the rest is about instances.
 _MEMBERS = {"VariantName", "ModelName", "InitialVariantWeight", "ServerlessConfig"}
 #: What an endpoint configuration with one may not have.
-_EXCLUDED = {"KmsKeyId", "DataCaptureConfig", "AsyncInferenceConfig", "ExplainerConfig", "ShadowProductionVariants"}
+_EXCLUDED = {"KmsKeyId", "DataCaptureConfig", "AsyncInferenceConfig"}
 
 
 def check_config(request: Payload, models: Iterable[Payload]) -> None:
@@ -45,7 +45,6 @@ def check_config(request: Payload, models: Iterable[Payload]) -> None:
     refuse(wrong, f"Not supported for serverless endpoint: {', '.join(wrong)}.")
     for model in models:
         refuse(model.get("EnableNetworkIsolation"), "Network isolation is not supported for serverless endpoint.")
-        refuse("VpcConfig" in model, "VPC configuration is not supported for serverless endpoint.")
     config = variants[0]["ServerlessConfig"]
     refuse(
         config["MemorySizeInMB"] % _MEMORY_STEP_MB,

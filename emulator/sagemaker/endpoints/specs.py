@@ -63,11 +63,11 @@ def retain_properties(current: Payload, spec: Payload, excluded: set[str]) -> No
 
 def with_desired(spec: Payload, desired: list[Payload]) -> Payload:
     variants = {variant["VariantName"]: dict(variant) for variant in spec["Variants"]}
+    names = [change["VariantName"] for change in desired]
+    refuse(len(set(names)) < len(names), f"Variant names must be unique: {', '.join(names)}.")
     for change in desired:
         name = change["VariantName"]
         refuse(name not in variants, f"Variant {name} not found. There are: {', '.join(variants)}.")
-        update = "The local AWS has no ServerlessUpdateConfig: update the endpoint to another configuration."
-        refuse("ServerlessUpdateConfig" in change, update)
         sized = "DesiredInstanceCount" in change and _serverless(variants[name])
         refuse(sized, f"Variant {name} is serverless: it takes no DesiredInstanceCount.")
         none = not change.get("DesiredInstanceCount", 1) and "Async" not in spec

@@ -114,7 +114,7 @@ class TrainingContainer:
             config[name] = {
                 "TrainingInputMode": "File",
                 "S3DistributionType": "FullyReplicated",
-                "RecordWrapperType": channel.get("RecordWrapperType", "None"),
+                "RecordWrapperType": "None",
                 **({"ContentType": channel["ContentType"]} if "ContentType" in channel else {}),
             }
         return config

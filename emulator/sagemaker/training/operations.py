@@ -66,21 +66,15 @@ class TrainingJobs(Jobs):
 def check_request(request: Payload) -> None:
     """Refuse what botocore's model allows and SageMaker, or this local one, does not."""
     resources, algorithm = request.get("ResourceConfig", {}), request.get("AlgorithmSpecification", {})
-    refuse("InstanceGroups" in resources, "The local AWS has no instance groups: give InstanceType and Count.")
     none = "InstanceType" not in resources or resources.get("InstanceCount", 0) < 1
     refuse(none, "ResourceConfig needs an InstanceType and an InstanceCount of at least 1.")
     refuse(not algorithm, "An AlgorithmSpecification is required.")
-    both_or_none = ("TrainingImage" in algorithm) == ("AlgorithmName" in algorithm)
-    refuse(both_or_none, "Provide either a TrainingImage or an AlgorithmName, and not both.")
+    refuse("TrainingImage" not in algorithm, "An AlgorithmSpecification needs a TrainingImage.")
     for definition in algorithm.get("MetricDefinitions", []):
         _check_regex(definition)
     _check_channels(request.get("InputDataConfig", []))
     _check_waiting_time(request)
-    output = request["OutputDataConfig"]
-    refuse(
-        output.get("CompressionType") == "NONE", "The local AWS packs outputs into archives: no CompressionType NONE."
-    )
-    check_location(output["S3OutputPath"])
+    check_location(request["OutputDataConfig"]["S3OutputPath"])
     if "CheckpointConfig" in request:
         check_location(request["CheckpointConfig"]["S3Uri"])
         local = request["CheckpointConfig"].get("LocalPath", OPT_ML)
@@ -94,12 +88,8 @@ def _check_channels(channels: list[Payload]) -> None:
     for channel in channels:
         name = channel["ChannelName"]
         refuse(set(name) == {"."}, f"{name} is not a name for a channel.")
-        source = channel["DataSource"].get("S3DataSource", {})
-        refuse(source.get("S3DataType") != "S3Prefix", f"Channel {name}: the local AWS reads S3Prefix sources only.")
-        sharded = source.get("S3DataDistributionType") == "ShardedByS3Key"
-        refuse(sharded, f"Channel {name}: the local AWS gives all objects to every instance: use FullyReplicated.")
-        refuse(channel.get("InputMode") == "Pipe", f"Channel {name}: the local AWS has no Pipe mode; use File.")
-        check_location(source["S3Uri"])
+        refuse("S3DataSource" not in channel["DataSource"], f"The DataSource of channel {name} needs an S3DataSource.")
+        check_location(channel["DataSource"]["S3DataSource"]["S3Uri"])
 
 
 def _check_waiting_time(request: Payload) -> None:

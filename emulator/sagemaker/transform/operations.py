@@ -36,18 +36,12 @@ class TransformJobs(Jobs):
 
 
 def _check(request: Payload) -> None:
-    """Refuse what botocore's model allows and SageMaker, or this local one, does not."""
+    """Refuse what botocore's model allows and SageMaker does not."""
     payload = request.get("MaxPayloadInMB", DEFAULT_PAYLOAD_MB)
     refuse(
         payload > _MAX_PAYLOAD_MB or payload * request.get("MaxConcurrentTransforms", 1) > _MAX_PAYLOAD_MB,
         f"MaxPayloadInMB, and MaxPayloadInMB times MaxConcurrentTransforms, must not exceed {_MAX_PAYLOAD_MB}.",
     )
-    source = request["TransformInput"]["DataSource"]["S3DataSource"]
-    for unsupported, what in (
-        (source["S3DataType"] not in ("S3Prefix", "ManifestFile"), f"{source['S3DataType']} sources"),
-        ("DataCaptureConfig" in request, "data capture of transform jobs"),
-    ):
-        refuse(unsupported, f"The local AWS has no {what}.")
     Records(request)
-    check_location(source["S3Uri"])
+    check_location(request["TransformInput"]["DataSource"]["S3DataSource"]["S3Uri"])
     check_location(request["TransformOutput"]["S3OutputPath"])

@@ -44,7 +44,6 @@ class Records:
             request.get(member, {}) for member in ("TransformInput", "TransformOutput", "DataProcessing")
         )
         split, assemble = given.get("SplitType", "None"), output.get("AssembleWith", "None")
-        refuse(split not in ("None", "Line"), f"The local AWS splits by Line, not by {split}.")
         self._split, self._assemble = split == "Line", assemble == "Line"
         self._single = request.get("BatchStrategy") == "SingleRecord"
         self._gzip = given.get("CompressionType") == "Gzip"

@@ -26,7 +26,7 @@ MAX_RESOURCE = 20_000
 OBJECTIVE_HYPERPARAMETER = "_tuning_objective_metric"
 #: Members of the definition that CreateTrainingJob takes under the same names.
 _PASSED_ON = (
-    *("AlgorithmSpecification", "RoleArn", "InputDataConfig", "VpcConfig", "OutputDataConfig", "ResourceConfig"),
+    *("AlgorithmSpecification", "RoleArn", "InputDataConfig", "OutputDataConfig", "ResourceConfig"),
     *("StoppingCondition", "EnableNetworkIsolation", "EnableInterContainerTrafficEncryption"),
     *("EnableManagedSpotTraining", "CheckpointConfig", "RetryStrategy", "Environment"),
 )
@@ -43,7 +43,7 @@ class TuningDefinition:
     def __init__(self, request: Payload) -> None:
         self._request = request
         self._config = request["HyperParameterTuningJobConfig"]
-        self._refuse_what_is_not_there()
+        refuse(not request.get("TrainingJobDefinition"), "A TrainingJobDefinition is required.")
         self._training: Payload = request["TrainingJobDefinition"]
         self.static: dict[str, str] = self._training.get("StaticHyperParameters", {})
         self.ranges: Ranges = read_ranges(self._config.get("ParameterRanges", {}))
@@ -142,20 +142,8 @@ class TuningDefinition:
 
     @property
     def _image(self) -> str | None:
-        algorithm = self._training["AlgorithmSpecification"]
-        image: str | None = algorithm.get("TrainingImage") or algorithm.get("AlgorithmName")
+        image: str | None = self._training["AlgorithmSpecification"].get("TrainingImage")
         return image
-
-    def _refuse_what_is_not_there(self) -> None:
-        definition = self._request.get("TrainingJobDefinition", {})
-        for present, what in (
-            ("TrainingJobDefinitions" in self._request, "tuning over several TrainingJobDefinitions"),
-            ("Autotune" in self._request, "Autotune"),
-            ("HyperParameterTuningResourceConfig" in definition, "HyperParameterTuningResourceConfig"),
-            ("TuningJobCompletionCriteria" in self._config, "TuningJobCompletionCriteria"),
-        ):
-            refuse(present, f"The local AWS has no {what}.")
-        refuse(not definition, "A TrainingJobDefinition is required.")
 
     def _read_objective(self) -> Payload:
         objective: Payload = self._config.get("HyperParameterTuningJobObjective", {})

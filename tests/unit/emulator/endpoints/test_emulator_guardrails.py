@@ -69,7 +69,6 @@ def test_traffic_is_turned_on_by_whole_instances(given_: Payload, count: int, ac
         (config("CANARY", 3, "INSTANCE_COUNT"), 4, "50%"),
         (config("LINEAR", 9), 4, "10-50%"),
         (config("LINEAR", 10, MaximumExecutionTimeoutInSeconds=10), 10, "MaximumExecutionTimeoutInSeconds"),
-        ({"RollingUpdatePolicy": {}}, 4, "RollingUpdatePolicy"),
     ],
 )
 def test_what_sagemaker_would_not_follow_is_refused(given_: Payload, count: int, named: str) -> None:

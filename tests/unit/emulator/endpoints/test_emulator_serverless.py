@@ -221,7 +221,6 @@ CONFIG = {"MemorySizeInMB": 2048, "MaxConcurrency": 5}
     ("variant", "model", "members", "message"),
     [
         ({}, {"EnableNetworkIsolation": True}, {}, "Network isolation is not supported"),
-        ({}, {"VpcConfig": {}}, {}, "VPC configuration is not supported"),
         ({"InstanceType": "ml.m5.large"}, {}, {"KmsKeyId": "k", "DataCaptureConfig": {}},
          "Not supported for serverless endpoint: DataCaptureConfig, KmsKeyId, InstanceType."),
         ({"ServerlessConfig": {**CONFIG, "MemorySizeInMB": 1500}}, {}, {}, "4096, 5120 or 6144"),
@@ -243,9 +242,8 @@ def fleet_of(count: int, **config: Any) -> Payload:
 def test_capacity_is_fixed_and_a_variant_with_instances_cannot_become_serverless() -> None:
     on_demand, sized = fleet_of(0, ServerlessConfig=CONFIG), fleet_of(2)
 
-    for named in ("DesiredInstanceCount", "ServerlessUpdateConfig"):
-        change = [{"VariantName": "v", named: 2}]
-        assert f"no {named}" in refusal(lambda change=change: specs.with_desired(on_demand, change)).message
+    change = [{"VariantName": "v", "DesiredInstanceCount": 2}]
+    assert "no DesiredInstanceCount" in refusal(lambda: specs.with_desired(on_demand, change)).message
     assert "cannot convert" in refusal(lambda: specs.check_kind(sized, on_demand)).message
     specs.check_kind(on_demand, sized)
     specs.retain_properties(on_demand, sized, set())

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from emulator_fixtures import CALLER, refusal, tuning_job
+from emulator_fixtures import CALLER, tuning_job
 from waiting import wait_until
 
 from emulator.platform.awsapi import Payload, ServiceError
@@ -117,20 +117,6 @@ def test_a_search_whose_launch_is_refused_fails_with_the_reason_and_ends_what_it
     assert found.wait_for_end() == "Failed"
     record = found.resources.require_arn(found.record["HyperParameterTuningJobArn"])
     assert (record["FailureReason"], found.running) == ("ClientError: the name is taken", [])
-
-
-def test_a_warm_start_with_identical_data_needs_the_same_algorithm_also_by_its_name() -> None:
-    def named(algorithm: str) -> Record:
-        request = tuning_job(HyperParameterTuningJobStatus="Completed")
-        specification = request["TrainingJobDefinition"]["AlgorithmSpecification"]
-        del specification["TrainingImage"]
-        specification["AlgorithmName"] = algorithm
-        return request
-
-    TuningDefinition(named("a")).check_parent(named("a"), "IdenticalDataAndAlgorithm")
-    TuningDefinition(named("a")).check_parent(named("b"), "TransferLearning")
-    error = refusal(lambda: TuningDefinition(named("a")).check_parent(named("b"), "IdenticalDataAndAlgorithm"))
-    assert "must be the same" in error.message
 
 
 def test_a_job_that_failed_is_never_the_best() -> None:

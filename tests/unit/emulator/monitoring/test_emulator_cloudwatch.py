@@ -143,7 +143,6 @@ DATA_REQUEST = {**RANGE, "MetricDataQueries": [QUERY]}
         ("PutMetricAlarm", {**ALARM_REQUEST, "DatapointsToAlarm": 3}, "must be from 1 to EvaluationPeriods (2), not 3"),
         ("PutMetricAlarm", {**ALARM_REQUEST, "TreatMissingData": "x"}, "ignore, breaching, notBreaching, not x."),
         ("PutMetricAlarm", {**ALARM_REQUEST, "ExtendedStatistic": "tm90"}, "does not know the statistic 'tm90'"),
-        ("PutMetricAlarm", {**ALARM_REQUEST, "Metrics": []}, "no alarms with Metrics"),
         ("PutMetricAlarm", {**ALARM_REQUEST, "ComparisonOperator": "GreaterThanUpperThreshold"}, "must be one of"),
         ("PutMetricAlarm", {**ALARM_REQUEST, "EvaluationPeriods": 1441}, "must be <= 86400 seconds"),
         ("PutMetricAlarm", {"AlarmName": "a", **RULE}, "needs MetricName, Namespace, Period"),
@@ -151,7 +150,7 @@ DATA_REQUEST = {**RANGE, "MetricDataQueries": [QUERY]}
         ("GetMetricData", {**DATA_REQUEST, "EndTime": START}, "StartTime must be less than the parameter"),
         ("GetMetricData", {**RANGE, "MetricDataQueries": [QUERY, QUERY]}, "are not unique"),
         ("GetMetricData", {**RANGE, "MetricDataQueries": [{"Id": "A"}]}, "do not match [a-z]"),
-        ("GetMetricData", {**RANGE, "MetricDataQueries": [{"Id": "a", "Expression": "b/c"}]}, "no metric math"),
+        ("GetMetricData", {**RANGE, "MetricDataQueries": [{"Id": "a"}]}, "needs a MetricStat"),
         ("GetMetricStatistics", {**RANGE, **METRIC, "Period": 60, "Statistic": "Sum"}, "Unknown parameter 'statistic'"),
     ],
 )  # fmt: skip

@@ -70,7 +70,7 @@ def described(call: Call, what: str, namespace: str = "sagemaker") -> list[Paylo
         ),
         ("PutScalingPolicy", {"PolicyName": "s", "StepScalingPolicyConfiguration": OVERLAPPING}, "neither overlap"),
         ("PutScalingPolicy", tracking(**PREDEFINED), "ProvisionedConcurrencyUtilization for sagemaker:variant:Desired"),
-        ("PutScalingPolicy", tracking(CustomizedMetricSpecification={"Metrics": []}), "tracks one metric"),
+        ("PutScalingPolicy", tracking(CustomizedMetricSpecification={"Namespace": "N"}), "needs a MetricName"),
         ("PutScheduledAction", {**ACTION, "Timezone": "Berlin"}, "'Berlin' is not a name"),
         ("PutScheduledAction", {**ACTION, "Schedule": "daily"}, "'daily' is not valid: give at("),
         ("PutScheduledAction", {**ACTION, "Schedule": "rate(0 minutes)"}, "is not valid: give at("),
@@ -121,7 +121,10 @@ def test_lists_are_narrowed_and_cut_into_pages(call: Call) -> None:
 
 def test_targets_carry_tags_and_iam_is_told_the_target_once_there_is_one(aws: LocalScaling, call: Call) -> None:
     assert aws.service.resource_arns("RegisterScalableTarget", LAMBDA, CALLER) == ["*"]
-    arn = call("RegisterScalableTarget", **LAMBDA, **CAPACITY, Tags={"team": "dogs"})["ScalableTargetARN"]
+    given = {"Tags": {"team": "dogs"}, "RoleARN": f"arn:aws:iam::{CALLER.account}:role/mine"}
+    arn = call("RegisterScalableTarget", **LAMBDA, **CAPACITY, **given)["ScalableTargetARN"]
+    [target] = described(call, "ScalableTargets", "lambda")
+    assert target["RoleARN"].endswith("AWSServiceRoleForApplicationAutoScaling_LambdaConcurrency")
     call("TagResource", ResourceARN=arn, Tags={"stage": "dev"})
     call("UntagResource", ResourceARN=arn, TagKeys=["team"])
     assert call("ListTagsForResource", ResourceARN=arn) == {"Tags": {"stage": "dev"}}

@@ -12,7 +12,7 @@ from typer.testing import CliRunner
 from cli.local.commands import app
 from emulator.platform.awsapi import Payload
 from emulator.platform.store import Store
-from emulator.quotas.service import SERVERLESS_CONCURRENCY, Quotas
+from emulator.quotas.service import CONCURRENT_EXECUTIONS, SERVERLESS_CONCURRENCY, Quotas, ServiceQuotas
 from emulator.sagemaker import SageMaker
 
 
@@ -32,6 +32,12 @@ def test_the_command_refuses_what_is_no_condition(
     answer = CliRunner().invoke(app, ["up", "--state-dir", str(tmp_path), option, given])
     assert getattr(answer.exception, "exit_code", None) == status
     assert message in str(answer.exception)
+
+
+def test_a_list_of_quotas_can_be_one_quota() -> None:
+    service, one = ServiceQuotas(ACCOUNT, Quotas()), {"ServiceCode": "lambda", "QuotaCode": "L-B99A9384"}
+    [found] = service.call("ListServiceQuotas", one, CALLER)["Quotas"]
+    assert (found, found["QuotaName"]) == (service.call("GetServiceQuota", one, CALLER)["Quota"], CONCURRENT_EXECUTIONS)
 
 
 LARGE = {"InstanceType": "ml.m5.large", "InstanceCount": 2}
