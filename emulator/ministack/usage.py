@@ -77,7 +77,7 @@ def _with_role_last_used(inner: Callable[[Any], Response], following: str, param
 
     def add(match: re.Match[bytes]) -> bytes:
         date, region, *_ = _last(iam._roles[match[1].decode()])[""]
-        return _element("RoleLastUsed", {"LastUsedDate": date, "Region": region}).encode() + match[0]
+        return element("RoleLastUsed", {"LastUsedDate": date, "Region": region}).encode() + match[0]
 
     status, headers, body = inner(parameters)
     role = rf"<RoleName>([^<]+)</RoleName>(?=(<\w+>[^<]*</\w+>)*<{following}>)"
@@ -116,13 +116,18 @@ def _get_details(parameters: Any) -> Response:
     job = iam._sla_jobs.get(iam._p(parameters, "JobId"))
     if not job or job.get("Owner") != iam_evaluator.caller_arn() or not _sources(job["Arn"]):
         return iam._error(404, "NoSuchEntity", "The job cannot be found.")  # type: ignore[no-any-return]
-    services = list(_services(job["Arn"], tracks=job["JobType"] == "ACTION_LEVEL"))
+    services, more = paged(list(_services(job["Arn"], tracks=job["JobType"] == "ACTION_LEVEL")), parameters)
+    done = {"JobStatus": "COMPLETED", "JobCreationDate": job["Date"], "JobCompletionDate": job["Date"]}
+    page = {"JobType": job["JobType"], "ServicesLastAccessed": services}
+    return _response("GetServiceLastAccessedDetails", {**done, **page, **more})
+
+
+def paged(items: list[Any], parameters: Any) -> tuple[list[Any], dict[str, Any]]:
+    """Return the part of a list that a request asks for, and what its answer says of the rest."""
     start = int(iam._p(parameters, "Marker", 0))
     end = start + int(iam._p(parameters, "MaxItems", _PAGE))
-    more = {"IsTruncated": "true", "Marker": end} if end < len(services) else {"IsTruncated": "false"}
-    done = {"JobStatus": "COMPLETED", "JobCreationDate": job["Date"], "JobCompletionDate": job["Date"]}
-    page = {"JobType": job["JobType"], "ServicesLastAccessed": services[start:end]}
-    return _response("GetServiceLastAccessedDetails", {**done, **page, **more})
+    more = {"IsTruncated": "true", "Marker": end} if end < len(items) else {"IsTruncated": "false"}
+    return items[start:end], more
 
 
 def _sources(arn: str) -> list[Any]:
@@ -194,13 +199,13 @@ def _services(arn: str, tracks: bool) -> Iterator[dict[str, Any]]:
 
 
 def _response(operation: str, content: Mapping[str, Any]) -> Response:
-    return iam._xml(200, f"{operation}Response", _element(f"{operation}Result", content))  # type: ignore[no-any-return]
+    return iam._xml(200, f"{operation}Response", element(f"{operation}Result", content))  # type: ignore[no-any-return]
 
 
-def _element(name: str, value: Any) -> str:
+def element(name: str, value: Any) -> str:
     """Write a value as IAM does, without the members that are empty texts."""
     if isinstance(value, Mapping):
-        text = "".join(_element(key, item) for key, item in value.items() if item != "")
+        text = "".join(element(key, item) for key, item in value.items() if item != "")
     else:
-        text = "".join(_element("member", it) for it in value) if isinstance(value, list) else escape(str(value))
+        text = "".join(element("member", it) for it in value) if isinstance(value, list) else escape(str(value))
     return f"<{name}>{text}</{name}>"

@@ -21,8 +21,9 @@ class Monitoring(Protocol):
         value: float,
         unit: str = "None",
         count: float = 1.0,
+        digits: int = 3,
     ) -> None:
-        """Publish a value that was seen `count` times; cheap enough for every request."""
+        """Publish a value, kept with so many digits, that was seen `count` times; cheap enough for every request."""
 
     def put_alarm(self, region: str, alarm: dict[str, Any]) -> None:
         """Make or change an alarm; `alarm` is a request of PutMetricAlarm."""

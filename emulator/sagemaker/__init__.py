@@ -41,7 +41,7 @@ class SageMaker(Service):
             self._handlers[f"List{kind.member}s"] = resources.list_page
         for jobs in (self.training_jobs, self.tuning_jobs, self.transform_jobs):
             self._handlers[f"Stop{jobs.kind.member}"] = jobs.stop_job
-        self.register(*self._lives, Models(self._store), ModelPackages(self._store))
+        self.register(*self._lives, Models(host, self._store), ModelPackages(self._store))
         self.register(NotebookInstances(self._store), LifecycleConfigs(self._store), Tags(self._store))
         self._quotas = InstanceQuotas(self._store, host.quotas)
         self._counting = threading.Lock()

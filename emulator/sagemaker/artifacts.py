@@ -65,6 +65,12 @@ def read(s3: Any, bucket: str, key: str, max_bytes: int | None = None) -> bytes:
     return content
 
 
+def encryption(output: dict[str, Any]) -> dict[str, str]:
+    """Say how S3 encrypts what a job writes: with the job's key, or with AWS's own for S3, whatever the bucket's is."""
+    key = output.get("KmsKeyId")
+    return {"ServerSideEncryption": "aws:kms", **({"SSEKMSKeyId": key} if key else {})}
+
+
 def list_keys(s3: Any, bucket: str, prefix: str) -> list[str]:
     """List the keys that begin so, sorted, without the markers of empty folders."""
     try:

@@ -17,6 +17,7 @@ from emulator.sagemaker.resources import (
     Kind,
     Resources,
 )
+from emulator.sagemaker.tuning.definition import resource_config
 
 #: Instances by the name of the quota that they count for.
 Usage = Counter[str]
@@ -77,7 +78,8 @@ class InstanceQuotas:
                 )
             case "CreateHyperParameterTuningJob":
                 parallel = request["HyperParameterTuningJobConfig"]["ResourceLimits"]["MaxParallelTrainingJobs"]
-                trial = _of_training(request.get("TrainingJobDefinition", {}))
+                definition = request.get("TrainingJobDefinition", {})
+                trial = _of_training({**definition, "ResourceConfig": resource_config(definition)})
                 return Counter({quota: number * parallel for quota, number in trial.items()})
             case "CreateTrainingJob":
                 return _of_training(request)

@@ -2,16 +2,33 @@
 
 from __future__ import annotations
 
-from emulator.platform.awsapi import Caller, Payload, operation
+import os
+from pathlib import Path
+
+from botocore.exceptions import ClientError
+
+from emulator.platform.awsapi import Caller, Payload, ServiceError, operation
 from emulator.platform.errors import refuse
+from emulator.platform.host import Host
 from emulator.platform.store import Record, Store
-from emulator.sagemaker.artifacts import check_location
+from emulator.sagemaker.artifacts import check_location, parse_s3_url
 from emulator.sagemaker.endpoints import backlog, serverless
 from emulator.sagemaker.resources import ENDPOINT_CONFIG, MODEL, Resources
+from emulator.sagemaker.roles import Role
+
+_TRUSTED = (
+    'exists and that its trust relationship policy allows the action "sts:AssumeRole" for the service principal '
+    '"sagemaker.amazonaws.com".'
+)
+_READABLE = (
+    'Also ensure that the role has "s3:GetObject" permissions and that the object is located in {}. If your Model uses '
+    'multiple models or uncompressed models, please ensure that the role has "s3:ListBucket" permission.'
+)
 
 
 class Models:
-    def __init__(self, store: Store) -> None:
+    def __init__(self, host: Host, store: Store) -> None:
+        self._host = host
         self._models = Resources(store, MODEL)
         self._configs = Resources(store, ENDPOINT_CONFIG)
 
@@ -27,8 +44,23 @@ class Models:
         refuse("Image" not in container, "A container needs an Image.")
         if "ModelDataUrl" in container:
             check_location(container["ModelDataUrl"])
+        self._check_access(request["ExecutionRoleArn"], container.get("ModelDataUrl"), caller)
         record = self._models.create(caller, {"EnableNetworkIsolation": False, **request})
         return {"ModelArn": record["ModelArn"]}
+
+    def _check_access(self, arn: str, url: str | None, caller: Caller) -> None:
+        """Refuse, as AWS does at once, a role that SageMaker cannot assume, and data that the role cannot read."""
+        try:
+            role = Role(self._host, arn, "SageMaker", caller.region)
+        except ServiceError:
+            refuse(True, f'The execution role ARN "{arn}" is invalid. Please ensure that the role {_TRUSTED}')
+        bucket, key = parse_s3_url(url or "s3://none/")
+        try:
+            list(role.client("s3").copy_objects(bucket, [(key, Path(os.devnull))] if key else []))
+        except ClientError as error:
+            refuse(error.response["ResponseMetadata"]["HTTPStatusCode"] == 404, f"Could not find model data at {url}.")
+            unreadable = f'Could not access model data at {url}. Please ensure that the role "{arn}" {_TRUSTED}'
+            refuse(True, f"{unreadable} {_READABLE.format(caller.region)}")
 
     @operation("DeleteModel")
     def delete_model(self, request: Payload, caller: Caller) -> None:

@@ -69,10 +69,11 @@ class Metrics:
         value: float,
         unit: str = "None",
         count: float = 1.0,
+        digits: int = 3,
     ) -> None:
-        """See `Monitoring.record`; a value is kept with three significant digits."""
+        """See `Monitoring.record`."""
         key = (region, namespace, name, unit, self._tick(time.time()), *dimensions.items())
-        value = float(f"{value:.3g}")
+        value = float(f"{value:.{digits}g}")
         with self._lock:
             counts = self._gathered.setdefault(key, {})
             counts[value] = counts.get(value, 0.0) + count

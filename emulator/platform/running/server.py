@@ -48,6 +48,7 @@ class LocalAws:
         from emulator.ministack.cloudwatch.alarms import CloudWatch
         from emulator.ministack.door import authentication, enforcement, passed_roles, principals, service_keys
         from emulator.ministack.functions import corrections, executions, provisioned
+        from emulator.ministack.policies import managed
         from emulator.ministack.s3 import access_logs, bucket_resources, object_files, object_keys
         from emulator.ministack.state import durability
         from emulator.sagemaker import SageMaker
@@ -97,6 +98,7 @@ class LocalAws:
         scheduled_rules.install(clock, self._cloudwatch)
         tagging.install(host.account, self._sagemaker.tagged)
         stack_rules.install()
+        managed.install()
         interruptions.install()
         self._instances = instances.Instances(host_of("ec2"), self._durability.note_change)
         self._instances.install()

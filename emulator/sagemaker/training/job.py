@@ -36,7 +36,6 @@ STARTING, STOPPING = "Preparing the instances for training", "Stopping the train
 _ABORT_GRACE_SECONDS = 2.0
 _POLL_SECONDS = 0.1
 _METRICS_SECONDS = 0.5
-_DEFAULT_MAX_RUNTIME_SECONDS = 86_400
 
 
 class TrainingRun(Run):
@@ -54,7 +53,7 @@ class TrainingRun(Run):
             TrainingContainer(job, self._cluster, instance, self._directory / instance)
             for instance in self._cluster.hosts
         ]
-        self._metrics = JobMetrics(job, jobs, store)
+        self._metrics = JobMetrics(job, jobs, store, host.monitoring)
         self._processes: list[subprocess.Popen[bytes]] = []
         self._limits = TrainingLimits(job, host.conditions.spot_interruption)
         self._started: float | None = None
@@ -244,8 +243,8 @@ class TrainingLimits:
     """The limits of one job, whose times count from when this is made; `interruption` is None where none happens."""
 
     def __init__(self, job: Record, interruption: SpotInterruption | None) -> None:
-        condition = job.get("StoppingCondition", {})
-        self._seconds_left: float = condition.get("MaxRuntimeInSeconds", _DEFAULT_MAX_RUNTIME_SECONDS)
+        condition = job["StoppingCondition"]
+        self._seconds_left: float = condition["MaxRuntimeInSeconds"]
         self._latest_end = time.monotonic() + condition.get("MaxWaitTimeInSeconds", math.inf)
         statuses = [transition["Status"] for transition in job["SecondaryStatusTransitions"]]
         spares = not job.get("EnableManagedSpotTraining") or "Interrupted" in statuses

@@ -7,6 +7,7 @@ newest checkpoint: it prints again what it had printed since that was written, a
 
 from __future__ import annotations
 
+import functools
 import math
 import re
 import threading
@@ -14,11 +15,13 @@ import time
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from emulator.platform.awsapi import Payload
+from emulator.platform.awsapi import Caller, Payload
+from emulator.platform.monitoring import Monitoring
 from emulator.platform.store import Record, Store
 from emulator.sagemaker.resources import Resources
 
 _TABLE = ("sagemaker", "training-metric")
+_NAMESPACE = "/aws/sagemaker/TrainingJobs"
 
 
 class Point(NamedTuple):
@@ -37,10 +40,12 @@ def read_points(store: Store, job_arn: str) -> list[Point]:
 class JobMetrics:
     """Finds the values in the lines of a log and puts them on record: the last in the job's, all in the series."""
 
-    def __init__(self, job: Payload, jobs: Resources, store: Store) -> None:
+    def __init__(self, job: Payload, jobs: Resources, store: Store, monitoring: Monitoring) -> None:
         self._arn = job["TrainingJobArn"]
         self._jobs = jobs
         self._store = store
+        self._publish = functools.partial(monitoring.record, Caller.of_arn(self._arn).region, _NAMESPACE, digits=12)
+        self._dimensions = {"TrainingJobName": job["TrainingJobName"]}
         definitions = job["AlgorithmSpecification"].get("MetricDefinitions", [])
         self._metrics = [(definition["Name"], re.compile(definition["Regex"])) for definition in definitions]
         self._points: list[Point] = []
@@ -57,6 +62,7 @@ class JobMetrics:
             if math.isfinite(value):
                 with self._lock:
                     self._points.append(Point(name, value, now))
+                self._publish(name, self._dimensions, value)
 
     def flush(self) -> None:
         """Put the values so far on record; those that cannot be written are kept for the next time."""

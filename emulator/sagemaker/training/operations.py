@@ -13,10 +13,11 @@ from emulator.platform.host import Host
 from emulator.platform.store import Record, Store
 from emulator.sagemaker.artifacts import check_location
 from emulator.sagemaker.resources import TRAINING_JOB, TUNING_JOB
+from emulator.sagemaker.roles import Role
 from emulator.sagemaker.runs import Jobs, Run
 from emulator.sagemaker.training.job import STARTING, STOPPING, TrainingRun, add_transition
 from emulator.sagemaker.training.metrics import read_points
-from emulator.sagemaker.training.transfers import model_location
+from emulator.sagemaker.training.transfers import check_objects, model_location
 
 
 class TrainingJobs(Jobs):
@@ -29,14 +30,29 @@ class TrainingJobs(Jobs):
 
     @operation("CreateTrainingJob")
     def create(self, request: Payload, caller: Caller) -> Payload:
+        check_request(request)
+        self.check_access(request, caller)
         return {"TrainingJobArn": self.launch(request, caller)["TrainingJobArn"]}
+
+    def check_access(self, request: Payload, caller: Caller) -> None:
+        """Refuse, as AWS does at once, a role that SageMaker cannot assume, and channels in which it finds nothing."""
+        role = Role(self._host, request["RoleArn"], "SageMaker", caller.region)
+        for channel in request.get("InputDataConfig", []):
+            check_objects(role, channel["DataSource"]["S3DataSource"]["S3Uri"])
 
     def launch(self, request: Payload, caller: Caller, **members: Any) -> Record:
         check_request(request)
         starting: Record = {"TrainingJobStatus": "InProgress"}
         add_transition(starting, "Starting", STARTING)
         artifacts = {"S3ModelArtifacts": model_location(request)}
-        record = self._jobs.create(caller, request, **starting, ModelArtifacts=artifacts, **members)
+        flags = ("EnableNetworkIsolation", "EnableInterContainerTrafficEncryption", "EnableManagedSpotTraining")
+        shown = {
+            **dict.fromkeys(flags, False),
+            **request,
+            "OutputDataConfig": {"KmsKeyId": "", **request["OutputDataConfig"]},
+        }
+        shown["StoppingCondition"] = {"MaxRuntimeInSeconds": 86_400, **request.get("StoppingCondition", {})}
+        record = self._jobs.create(caller, shown, **starting, ModelArtifacts=artifacts, **members)
         self._begin(record)
         return record
 

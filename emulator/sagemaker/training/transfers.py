@@ -10,6 +10,7 @@ from typing import Any
 from botocore.exceptions import BotoCoreError, ClientError
 
 from emulator.platform.awsapi import Payload
+from emulator.platform.errors import refuse
 from emulator.sagemaker import artifacts
 from emulator.sagemaker.roles import Role
 from emulator.sagemaker.runs import JobFailed
@@ -35,12 +36,7 @@ def download_channel(
     source, name = channel["DataSource"]["S3DataSource"], channel["ChannelName"]
     bucket, prefix = artifacts.parse_s3_url(source["S3Uri"])
     keys = artifacts.list_keys(s3, bucket, prefix)
-    if not keys:
-        raise JobFailed(
-            f'ClientError: No S3 objects found under S3 URL "{source["S3Uri"]}" given in input data source. Please '
-            f"ensure that the bucket exists in the selected region ({role.region}), that objects exist under that S3 "
-            f'prefix, and that the role "{role.arn}" has "s3:ListBucket" permissions on the bucket.'
-        )
+    _refuse_nothing(role, source["S3Uri"], bool(keys))
     first, *others = [container.path("input", "data", name) for container in containers]
     first.mkdir(parents=True, exist_ok=True)
     for start in range(0, len(keys), _REPORTED_TOGETHER):
@@ -49,6 +45,26 @@ def download_channel(
         report(name, start + len(fetched), len(keys))
     for directory in others:
         shutil.copytree(first, directory)
+
+
+def check_objects(role: Role, url: str) -> None:
+    """Refuse a location of S3 in which the role sees no object."""
+    bucket, prefix = artifacts.parse_s3_url(url)
+    try:
+        answer = role.client("s3").list_objects_v2(Bucket=bucket, Prefix=prefix, MaxKeys=1)
+    except ClientError as error:
+        _refuse_nothing(role, url, False, f" Error message from S3: {error.response['Error']['Message']}")
+    else:
+        _refuse_nothing(role, url, bool(answer["KeyCount"]))
+
+
+def _refuse_nothing(role: Role, url: str, found: bool, from_s3: str = "") -> None:
+    refuse(
+        not found,
+        f'No S3 objects found under S3 URL "{url}" given in input data source. Please ensure that the bucket exists in '
+        f"the selected region ({role.region}), that objects exist under that S3 prefix, and that the role "
+        f'"{role.arn}" has "s3:ListBucket" permissions on bucket "{artifacts.parse_s3_url(url)[0]}".{from_s3}',
+    )
 
 
 def download_source(s3: Any, containers: Sequence[TrainingContainer], archive: Path) -> None:
@@ -82,10 +98,9 @@ def model_location(job: Payload) -> str:
 def upload_outputs(role: Role, s3: Any, job: Payload, containers: Sequence[TrainingContainer], scratch: Path) -> None:
     """Upload what the program left in its folders, as archives that are made in `scratch`."""
     bucket, base = _output_location(job)
-    encryption, needed = {}, "s3:PutObject"
+    encryption, needed = artifacts.encryption(job["OutputDataConfig"]), "s3:PutObject"
     try:
         if key := job["OutputDataConfig"].get("KmsKeyId"):
-            encryption = {"ServerSideEncryption": "aws:kms", "SSEKMSKeyId": key}
             needed = "kms:Encrypt and s3:PutObject"
             role.client("kms").encrypt(KeyId=key, Plaintext=b"\0")
         for folder, name in _OUTPUTS.items():

@@ -212,11 +212,8 @@ class TransformRun(Run):
         output = self._job["TransformOutput"]
         bucket, prefix = artifacts.parse_s3_url(output["S3OutputPath"])
         key = "/".join(filter(None, (prefix.strip("/"), f"{item.name}.out")))
-        encryption = {}
-        if "KmsKeyId" in output:
-            encryption = {"ServerSideEncryption": "aws:kms", "SSEKMSKeyId": output["KmsKeyId"]}
         try:
-            s3.put_object(Bucket=bucket, Key=key, Body=answer, **encryption)
+            s3.put_object(Bucket=bucket, Key=key, Body=answer, **artifacts.encryption(output))
         except (ClientError, BotoCoreError) as error:
             message = f"ClientError: Uploading to s3://{bucket}/{key} failed: {artifacts.reason(error)}"
             raise ObjectFailed(message) from None

@@ -8,6 +8,7 @@ from emulator.platform.host import Host
 from emulator.platform.store import Record, Store
 from emulator.sagemaker.artifacts import check_location
 from emulator.sagemaker.resources import MODEL, TRANSFORM_JOB, Resources
+from emulator.sagemaker.roles import Role
 from emulator.sagemaker.runs import Jobs, Run
 from emulator.sagemaker.transform.job import TransformRun
 from emulator.sagemaker.transform.records import DEFAULT_PAYLOAD_MB, Records
@@ -26,6 +27,7 @@ class TransformJobs(Jobs):
     def create(self, request: Payload, caller: Caller) -> Payload:
         _check(request)
         model = self._models.require(caller, request["ModelName"])
+        Role(self._host, model["ExecutionRoleArn"], "SageMaker", caller.region)  # refused at once without its trust
         # The job keeps the model as it is now: its deletion does not disturb the job.
         record = self._jobs.create(caller, request, TransformJobStatus="InProgress", Model=model)
         self._begin(record)

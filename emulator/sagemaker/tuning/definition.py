@@ -37,13 +37,25 @@ _SHOWN = (
 )
 
 
+def resource_config(training: Payload) -> Payload:
+    """Say on what training jobs run: of several types to choose from the first, which this machine always has."""
+    if (tuned := training.get("HyperParameterTuningResourceConfig")) is None:
+        return dict(training.get("ResourceConfig", {}))
+    chosen = {**tuned, **tuned.get("InstanceConfigs", [{}])[0]}
+    members = ("InstanceType", "InstanceCount", "VolumeSizeInGB", "VolumeKmsKeyId")
+    return {member: chosen[member] for member in members if member in chosen}
+
+
 class TuningDefinition:
     """A request of CreateHyperParameterTuningJob, or the record made of it; ServiceError for one that is refused."""
 
     def __init__(self, request: Payload) -> None:
         self._request = request
         self._config = request["HyperParameterTuningJobConfig"]
-        refuse(not request.get("TrainingJobDefinition"), "A TrainingJobDefinition is required.")
+        definition = request.get("TrainingJobDefinition", {})
+        refuse(not definition, "A TrainingJobDefinition is required.")
+        both = {"ResourceConfig", "HyperParameterTuningResourceConfig"} <= definition.keys()
+        refuse(both, "Provide either a ResourceConfig or a HyperParameterTuningResourceConfig, and not both.")
         self._training: Payload = request["TrainingJobDefinition"]
         self.static: dict[str, str] = self._training.get("StaticHyperParameters", {})
         self.ranges: Ranges = read_ranges(self._config.get("ParameterRanges", {}))
@@ -79,9 +91,22 @@ class TuningDefinition:
         request: dict[str, Any] = {member: self._training[member] for member in _PASSED_ON if member in self._training}
         if "Tags" in self._request:
             request["Tags"] = self._request["Tags"]
-        objective = {OBJECTIVE_HYPERPARAMETER: self.objective["MetricName"]}
+        request["ResourceConfig"] = resource_config(self._training)
         name = f"{tuning_job}-{number:03d}-{digest[:8]}"
-        return {"TrainingJobName": name, **request, "HyperParameters": {**self.static, **values, **objective}}
+        return {"TrainingJobName": name, **request, "HyperParameters": {**self._told, **values}}
+
+    @property
+    def _told(self) -> dict[str, str]:
+        return {**self.static, OBJECTIVE_HYPERPARAMETER: self.objective["MetricName"]}
+
+    def shown(self) -> Payload:
+        """Return what the description of a tuning job has beyond the request."""
+        output = {"KmsKeyId": "", **self._training["OutputDataConfig"]}
+        training = {**self._training, "StaticHyperParameters": self._told, "OutputDataConfig": output}
+        if "InstanceConfigs" not in training.get("HyperParameterTuningResourceConfig", {}):
+            training["ResourceConfig"] = resource_config(self._training)
+        config = {"TrainingJobEarlyStoppingType": "Off", **self._config}
+        return {"TrainingJobDefinition": training, "HyperParameterTuningJobConfig": config}
 
     def check_training(self) -> None:
         check_request(self.training_request(self._request["HyperParameterTuningJobName"], 1, {}))

@@ -28,6 +28,7 @@ class TuningJobs(Jobs):
     def create(self, request: Payload, caller: Caller) -> Payload:
         definition = TuningDefinition(request)
         definition.check_training()
+        self._training_jobs.check_access(request["TrainingJobDefinition"], caller)
         if "WarmStartConfig" in request:
             parents = self._parents(request, caller)
             different = len({parent["HyperParameterTuningJobArn"] for parent in parents}) == len(parents)
@@ -44,7 +45,7 @@ class TuningJobs(Jobs):
     def describe(self, request: Payload, caller: Caller) -> Payload:
         record = self._jobs.require(caller, request["HyperParameterTuningJobName"])
         definition, jobs = TuningDefinition(record), self._started_by(record)
-        answer = {**self._jobs.describe(request, caller), **definition.counters(jobs)}
+        answer = {**self._jobs.describe(request, caller), **definition.shown(), **definition.counters(jobs)}
         if (found := definition.best(jobs)) is not None:
             answer["BestTrainingJob"] = definition.summary(found)
         return answer

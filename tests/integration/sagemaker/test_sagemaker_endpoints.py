@@ -116,15 +116,18 @@ def test_a_model_that_cannot_be_served_fails_with_the_reason(aws: LocalSageMaker
     nobody, stranger = aws.job_role(), aws.job_role(*ACTIONS, trusted="lambda.amazonaws.com")
     broken = b"#!/bin/sh\necho weights are missing; exit 7\n"
     talkative = b"#!/usr/bin/env python3\nprint('long ' * 4000)\nraise SystemExit(7)\n"
-    for location, by, reason in (
-        (aws.artifact("1", **{"code/serve": broken}), role, "weights are missing"),
-        (aws.artifact("1", **{"code/serve": talkative}), role, "code 7"),
-        (aws.artifact("1", **{"code/serve": b""}), role, "the local AWS runs no images, it runs code/serve or serve"),
-        (f"s3://{BUCKET}/absent.tar.gz", role, "Could not access model data at s3://model-bucket/absent.tar.gz"),
-        (aws.artifact("1"), nobody, f"Please ensure that the role {nobody} may read the object"),
-        (aws.artifact("1"), stranger, "cannot be loaded"),
+    later_gone = aws.model(location := aws.artifact("1"), role)
+    for by, said in ((nobody, f"Could not access model data at {location}."), (stranger, "execution role ARN")):
+        refused(aws.model, said, location, by)
+    aws.s3.delete_object(Bucket=BUCKET, Key=location.removeprefix(f"s3://{BUCKET}/"))
+    refused(aws.model, f"Could not find model data at {location}.", location, role)
+    for model, reason in (
+        (aws.model(aws.artifact("1", **{"code/serve": broken}), role), "weights are missing"),
+        (aws.model(aws.artifact("1", **{"code/serve": talkative}), role), "code 7"),
+        (aws.model(aws.artifact("1", **{"code/serve": b""}), role), "runs no images, it runs code/serve or serve"),
+        (later_gone, f"Could not access model data at {location}"),
     ):
-        name = aws.endpoint(aws.config(aws.model(location, by)))
+        name = aws.endpoint(aws.config(model))
         described = aws.sagemaker.describe_endpoint(EndpointName=name)
         assert (described["EndpointStatus"], reason in described["FailureReason"]) == ("Failed", True), described
         assert len(described["FailureReason"]) <= 1024

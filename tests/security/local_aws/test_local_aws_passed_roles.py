@@ -8,6 +8,7 @@ from typing import Any
 from urllib.parse import quote, urlencode
 
 import pytest
+from emulator_fixtures import channel
 from local_aws_harness import LAMBDA_TRUST, SAGEMAKER_TRUST, function_archive, policy, refused
 from sagemaker_local import LocalSageMaker
 
@@ -109,6 +110,9 @@ def test_a_role_serves_sagemaker_only_if_it_trusts_it(
     aws: LocalSageMaker, name: str, statement: dict[str, Any], trusted: bool
 ) -> None:
     role = aws.role(name, policy({**SAGEMAKER_TRUST["Statement"][0], **statement}))
-    endpoint = aws.endpoint(aws.config(aws.model("s3://no-such-bucket/model.tar.gz", role)))
     # With a session of the role it gets as far as the bucket.
-    assert ("Could not assume role" in aws.settled(endpoint)["FailureReason"]) is not trusted
+    modelled = "Could not access model data" if trusted else f'The execution role ARN "{role}" is invalid.'
+    refused(aws.model, modelled, "s3://no-such-bucket/model.tar.gz", role)
+    inputs = [channel("training", "s3://no-such-bucket/data")]
+    trained = "Error message from S3: " if trusted else f"Could not assume role {role}. Please ensure"
+    refused(aws.train, trained, role, "", InputDataConfig=inputs)

@@ -29,7 +29,7 @@ class FakeMonitoring:
 
     def record(
         self, region: str, namespace: str, name: str, dimensions: Mapping[str, str], value: float,
-        unit: str = "None", count: float = 1.0,
+        unit: str = "None", count: float = 1.0, digits: int = 3,
     ) -> None:  # fmt: skip
         self.points.append(Point(region, namespace, name, dict(dimensions), value, unit, count))
 

@@ -26,8 +26,7 @@ ROLE = f"arn:aws:iam::{ACCOUNT}:role/service"
 IMAGE = f"{ACCOUNT}.dkr.ecr.eu-west-1.amazonaws.com/runtime:1"
 
 
-def no_role(arn: str, session_name: str) -> dict[str, str]:
-    raise ServiceError("ValidationException", f"Could not assume role {arn}.")
+KEYS = {"AWS_ACCESS_KEY_ID": "a", "AWS_SECRET_ACCESS_KEY": "b", "AWS_SESSION_TOKEN": "c"}
 
 
 class NoMonitoring(Monitoring):
@@ -36,18 +35,17 @@ class NoMonitoring(Monitoring):
 
 def make_host(
     state_dir: Path,
-    role_sessions: Callable[[str, str], dict[str, str]] = no_role,
     service: str = "sagemaker",
     spot_interruption: SpotInterruption | None = None,
     stop_grace_seconds: float = 1.0,
     monitoring: Monitoring | None = None,
     clock: float = 1.0,
 ) -> Host:
-    """A platform whose other services do not answer."""
+    """A platform whose other services do not answer, and with sessions of every role."""
     temporary = state_dir / "tmp"
     temporary.mkdir(exist_ok=True)
     processes = ProcessRegistry(state_dir / "processes")
-    given = (service, "http://127.0.0.1:9", state_dir, temporary, ACCOUNT, processes, role_sessions)
+    given = (service, "http://127.0.0.1:9", state_dir, temporary, ACCOUNT, processes, lambda *_: KEYS)
     conditions = Conditions(spot_interruption, stop_grace_seconds=stop_grace_seconds, clock=clock)
     return Host(*given, lambda *_: iter(()), monitoring or NoMonitoring(), conditions, clock=Clock(clock))
 

@@ -130,8 +130,11 @@ def constants(service: str, section: str) -> frozenset[str]:
 
 @functools.cache
 def texts(file: Path) -> set[str]:
-    tree = ast.walk(ast.parse(file.read_text()))
-    return {node.value for node in tree if isinstance(node, ast.Constant) and isinstance(node.value, str)}
+    """Give the texts of a file, without its docstrings: what they speak of is read by nothing."""
+    nodes = list(ast.walk(ast.parse(file.read_text())))
+    spoken = {id(node.value) for node in nodes if isinstance(node, ast.Expr)}
+    found = (node for node in nodes if isinstance(node, ast.Constant) and id(node) not in spoken)
+    return {node.value for node in found if isinstance(node.value, str)}
 
 
 def forgotten(service: str) -> Iterator[tuple[str, str]]:

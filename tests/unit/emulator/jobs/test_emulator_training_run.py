@@ -18,7 +18,6 @@ from emulator.sagemaker.runs import Run
 from emulator.sagemaker.training.job import TrainingLimits
 from emulator.sagemaker.training.operations import TrainingJobs
 
-KEYS = {"AWS_ACCESS_KEY_ID": "a", "AWS_SECRET_ACCESS_KEY": "b", "AWS_SESSION_TOKEN": "c"}
 Start = Callable[..., "Job"]
 
 
@@ -48,7 +47,7 @@ def start(tmp_path: Path) -> Iterator[Start]:
     services: list[SageMaker] = []
 
     def make(program: str, regex: str = "loss=([0-9.]+)", spot: SpotInterruption | None = None, **members: Any) -> Job:
-        services.append(SageMaker(make_host(tmp_path, lambda arn, session_name: KEYS, spot_interruption=spot)))
+        services.append(SageMaker(make_host(tmp_path, spot_interruption=spot)))
         (tmp_path / "program.py").write_text(program)
         return Job(services[0], tmp_path / "program.py", regex, **members)
 
@@ -77,7 +76,7 @@ def test_the_next_server_takes_up_a_job_that_came_while_one_ended(
     job = start("print('trained')")
     job.service.stop()
     monkeypatch.setattr(SageMaker, "call", call)
-    job.service = SageMaker(make_host(tmp_path, lambda arn, session_name: KEYS))
+    job.service = SageMaker(make_host(tmp_path))
     assert job.described()["TrainingJobStatus"] == "InProgress"
     job.service.start()
     assert job.ended()["TrainingJobStatus"] == "Completed"
