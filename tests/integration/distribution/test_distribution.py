@@ -127,6 +127,7 @@ def test_scikit_learn_is_trained_and_its_inference_py_served(example: Callable[[
 
 
 @pytest.mark.slow
+@pytest.mark.xfail(strict=True, reason="tuning jobs refuse HyperParameterTuningResourceConfig, which SDK 2 sends")
 def test_pytorch_is_tuned(example: Callable[[str], Stranger]) -> None:
     said = example("pytorch").run("python", "tune.py", *PLACES)
     assert re.search(r"best: .*-00[123]-.* of 3, loss \d+\.\d+", said), said

@@ -52,7 +52,7 @@ class UnderWay:
             "without": aws.train(role, program, algorithm=algorithm),
         }
         self.being_stopped = aws.train(role, STUBBORN)
-        self.transform = TransformJob(aws, model, {"a": b"who", "b": b"sleep 4"})
+        self.transform = TransformJob(aws, model, {"a": b"who", "b": b"sleep 12"})
         self.tuning, self.stopping = (Tuning(aws, role, jobs=4, static={"pause": "0.5"}) for _ in range(2))
         script = f"#!/bin/bash\necho $$ > {folder}/new; mv {folder}/new {folder}/pid\nsleep 1000\n"
         launched = aws.client("ec2").run_instances(ImageId="ami-1", MinCount=1, MaxCount=1, UserData=script)
