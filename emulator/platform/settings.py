@@ -14,7 +14,7 @@ REGION = "us-east-1"
 BIND_HOST = "127.0.0.1"
 
 #: Passed on from the environment that starts the server; nothing else is, because Lambda functions inherit it.
-_INHERITED = ("LANG", "LC_ALL", "LC_CTYPE", "TZ", "VIRTUAL_ENV")
+_INHERITED = ("LANG", "LC_ALL", "LC_CTYPE", "TZ", "VIRTUAL_ENV", "NODE_PATH")
 
 
 def clean_environment(environ: Mapping[str, str], temporary: Path) -> dict[str, str]:

@@ -8,6 +8,7 @@ from typing import Any
 
 from ministack.services.cloudformation import provisioners, stacks
 
+from emulator.ministack.cloudformation import network
 from emulator.ministack.cloudformation.resources import (
     Created,
     NamedResource,
@@ -93,13 +94,14 @@ def install(services: Mapping[str, Service], checkpoint: Callable[[], None]) -> 
     """
     scaling = services["application-autoscaling"]
     added: list[Any] = [*sagemaker_types(services["sagemaker"]), ScalableTarget(scaling), ScalingPolicy(scaling)]
-    added += map(RecordOnly, RECORD_ONLY)
+    added += [*network.TYPES, *map(RecordOnly, RECORD_ONLY)]
+    network.install()
     names = frozenset(resource.type_name for resource in added)
     for resource in added:
         changes = {name: _after(checkpoint, getattr(resource, name)) for name in ("create", "update", "delete")}
         provisioners._RESOURCE_HANDLERS[resource.type_name] = {**changes, "update_with_logical_id": True}
         provisioners._REPLACING_PROPERTIES[resource.type_name] = resource.replacing_properties
-        if isinstance(resource, NamedResource):
+        if isinstance(resource, NamedResource) or getattr(resource, "named", "none") != "none":
             provisioners._STACK_TAG_PROPERTY[resource.type_name] = ("Tags", "list")
 
     # The types block until what they make is in service: an endpoint fetches its model from the S3 of this very server.

@@ -11,6 +11,7 @@ from typing import Any
 from ministack.services import cloudwatch, cloudwatch_logs, ecr, iam, lambda_svc
 from ministack.services.cloudformation import _change_sets, _exports, _stacks, handlers, stacks
 
+from emulator.ministack.cloudformation import custom_resources
 from emulator.ministack.cloudformation.resources import handler_message
 from emulator.ministack.functions.corrections import wrap_handlers
 from emulator.ministack.patching import around
@@ -23,6 +24,7 @@ _EMPTY = ("DELETE_COMPLETE", "REVIEW_IN_PROGRESS", "ROLLBACK_COMPLETE")
 
 
 def install() -> None:
+    custom_resources.install()
     wrap_handlers("AWS::IAM::Role", _check_boundary, _set_boundary)
     create = handlers._ACTION_HANDLERS["CreateChangeSet"]
     handlers._ACTION_HANDLERS["CreateChangeSet"] = lambda params: _create_change_set(create, params)

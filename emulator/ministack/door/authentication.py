@@ -20,6 +20,7 @@ from ministack.core.sigv4 import decode_header_value
 from ministack.services import lambda_svc, s3
 from starlette.responses import Response
 
+from emulator.ministack.cloudformation import custom_resources
 from emulator.ministack.door import available, operations
 from emulator.ministack.door.enforcement import NOBODY, PREFLIGHT, admitted, answer, failed
 from emulator.ministack.door.signatures import Signature, SignatureError, read
@@ -66,7 +67,7 @@ def gate(inner: ASGIApp) -> ASGIApp:
                 signature = request.caller()
                 if signature.access_key_id:
                     request.find_key(signature)
-                body = await _read(receive, _LONGEST_RESPONSE if request.secret else None)
+                body = await _read(receive, request.path, _LONGEST_RESPONSE if request.secret else None)
                 receive = _again(body, receive)
                 if signature.access_key_id:
                     request.verify(signature, body)
@@ -80,7 +81,7 @@ def gate(inner: ASGIApp) -> ASGIApp:
     return app
 
 
-async def _read(receive: Any, limit: int | None) -> bytes:
+async def _read(receive: Any, path: str, limit: int | None) -> bytes:
     chunks: list[bytes] = []
     while True:
         message = await receive()
@@ -88,6 +89,7 @@ async def _read(receive: Any, limit: int | None) -> bytes:
             raise _refused(400, "RequestTimeout", "The request ended before its body did.")
         chunks.append(message.get("body", b""))
         if limit is not None and sum(map(len, chunks)) > limit:
+            custom_resources.fail(path, "Response object is too long.")
             raise _refused(413, "EntityTooLarge", f"The response of a custom resource has at most {limit} bytes.")
         if not message.get("more_body", False):
             return b"".join(chunks)

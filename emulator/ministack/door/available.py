@@ -28,13 +28,19 @@ _NAMESPACES = SERVICES | {"applicationautoscaling", "cdk", "cloudwatch"}
 #: What is refused: ends of the path, parameters and operations.
 REFUSED = frozenset(
     {
-        *("event-source-mappings", "notification", "replication", "PutSubscriptionFilter", "Subscribe"),
+        *("event-source-mappings", "notification", "replication", "PutSubscriptionFilter", "PutMetricFilter"),
+        "Subscribe",
         *("DeploymentMode", "GetFederationToken", "GetSessionToken", "TagResources", "UntagResources"),
     }
 )
 _TYPES = frozenset(
     {
-        *("AWS::Events::EventBus", "AWS::Lambda::EventSourceMapping", "AWS::Logs::SubscriptionFilter"),
+        *(
+            "AWS::Events::EventBus",
+            "AWS::Lambda::EventSourceMapping",
+            "AWS::Logs::SubscriptionFilter",
+            "AWS::Logs::MetricFilter",
+        ),
         *("AWS::DynamoDB::GlobalTable", "AWS::SNS::Subscription"),
     }
 )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import io
 import json
 import os
 import re
@@ -10,7 +11,9 @@ import subprocess
 import sys
 import sysconfig
 import types
-from collections.abc import Callable, Collection
+import zipfile
+from collections.abc import Callable, Collection, Mapping
+from pathlib import Path
 from typing import Any
 
 from ministack.core import iam_evaluator, lambda_runtime
@@ -19,8 +22,9 @@ from ministack.core.router import extract_access_key_id
 from ministack.services import lambda_svc
 from ministack.services.cloudformation import provisioners
 
+from emulator.ministack.configuration import ContractError
 from emulator.ministack.patching import around, around_service
-from emulator.platform.errors import Response
+from emulator.platform.errors import Response, ServiceError
 from emulator.platform.processes import ProcessRegistry
 
 #: A synchronous request or response may have this many bytes, an asynchronous request that many.
@@ -35,6 +39,9 @@ _URL_PATH = re.compile(r"/functions/[^/]+/urls?(\?|$)")
 # How long the answer of a function waits for its log lines: for the first, for a further one, and at most. A function
 # writes its lines before its answer, so they are on their way; MiniStack would wait 50 ms for a first line.
 _LOG_WAIT_SECONDS = (0.005, 0.002, 0.25)
+
+#: What a function of a template's own text may import.
+_PROVIDED_MODULE = "cfnresponse.py"
 
 #: Starts a function's program with the installed libraries, but without what files of paths among them (.pth) lead to:
 #: a project that is installed in place would stand in for modules that the function's package lacks.
@@ -65,6 +72,7 @@ def install(endpoint_url: str, processes: ProcessRegistry, private: Collection[s
     around_service("lambda", functools.partial(_handle, endpoint_url))
     around(lambda_svc, "handle_function_url_request", _handle_url)
     around(lambda_svc, "_build_function_url_event", _url_event)
+    around(provisioners, "_zip_inline", _inline_archive)
     wrap_handlers("AWS::Lambda::Url", after=localized)
     wrap_handlers("AWS::Lambda::Function", after=_reserve)
     # A module of its own for this one importer: everybody else keeps the real one.
@@ -77,9 +85,30 @@ def _local_url(url: str, endpoint_url: str) -> str:
     return _STORED_URL.sub(rf"{endpoint_url}/_aws/lambda-url/\g<id>/", url)
 
 
+def replaced(program: str, texts: Mapping[str, str]) -> str:
+    """Replace texts of one of MiniStack's programs, which have to be there."""
+    for old, new in texts.items():
+        if old not in program:
+            raise ContractError(f"MiniStack's program of functions has changed: {old!r} is missing.")
+        program = program.replace(old, new)
+    return program
+
+
+def _inline_archive(inner: Callable[..., bytes | None], source: str | None, handler: str, runtime: str) -> bytes | None:
+    """Put the module that Lambda provides beside a template's own text."""
+    archive = inner(source, handler, runtime)
+    if archive is None or not runtime.startswith("python"):
+        return archive
+    buffer = io.BytesIO(archive)
+    with zipfile.ZipFile(buffer, "a") as files:
+        files.write(Path(__file__).with_name(_PROVIDED_MODULE), _PROVIDED_MODULE)
+    return buffer.getvalue()
+
+
 def _reserve(name: str, attributes: Any, properties: Any) -> Any:
     wanted = properties.get("ReservedConcurrentExecutions")
     lambda_svc._functions[name]["concurrency"] = None if wanted is None else int(wanted)
+    lambda_svc._functions[name]["config"]["VpcConfig"] = lambda_svc._vpc_config_with_id(properties.get("VpcConfig"))
     return attributes
 
 
@@ -117,7 +146,7 @@ async def _handle(
     query: Any,
 ) -> Any:
     """Refuse what is too large, and hand out function URLs that can be called as they are."""
-    if path.endswith("/invocations") and (refusal := _too_large(headers, body)):
+    if path.endswith("/invocations") and (refusal := _too_large(headers, body) or _not_json(body)):
         return refusal
     status, answer_headers, answer = await inner(method, path, headers, body, query)
     if status == 429:
@@ -134,6 +163,15 @@ def _too_large(headers: dict[str, str], body: bytes) -> Response | None:
     message = f"Request must be smaller than {limit} bytes for the InvokeFunction operation"
     answer = json.dumps({"Type": "User", "message": message}).encode()
     return 413, {"Content-Type": "application/json", "x-amzn-errortype": "RequestTooLargeException"}, answer
+
+
+def _not_json(body: bytes) -> Response | None:
+    try:
+        json.loads(body or b"{}")
+    except (ValueError, RecursionError) as error:
+        message = f"Could not parse request body into json: {error}"
+        return ServiceError("InvalidRequestContentException", message, fields={"Type": "User"}).response()
+    return None
 
 
 async def _handle_url(

@@ -24,6 +24,7 @@ def install() -> None:
         **{name: functools.partial(_refusing, handlers[name]) for name in ("create", "update")},
         "delete": _delete,
     }
+    provisioners._STACK_TAG_PROPERTY["AWS::S3::Bucket"] = ("Tags", "list")
     provisioners._S3_BUCKET_CONFIGURATIONS = (
         *provisioners._S3_BUCKET_CONFIGURATIONS,
         ("LoggingConfiguration", _logging_xml, _put_logging, _put_logging),
@@ -33,11 +34,16 @@ def install() -> None:
 
 def _refusing(inner: Callable[..., Any], name: str, *properties: Any) -> Any:
     """Create or update a bucket (with its old and new properties) unless its properties are among the refused."""
-    *_, new, _stack = properties
+    *old, new, _stack = properties
     for member in _REFUSED:
         if new.get(member):
             raise ValueError(handler_message(f"The local AWS has no {member} of buckets."))
-    return inner(name, *properties)
+    bucket, attributes = inner(name, *properties)
+    # The CDK's auto_delete_objects empties only what has its tag.
+    tags = dict(s3._bucket_tags.get(bucket) or {})
+    provisioners._reconcile_tag_map(tags, old[0] if old else {}, new)
+    s3._bucket_tags[bucket] = tags
+    return bucket, attributes
 
 
 def _delete(name: str, properties: Any) -> None:

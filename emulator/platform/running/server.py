@@ -44,10 +44,10 @@ class LocalAws:
         from emulator.autoscaling.service import ApplicationAutoScaling
         from emulator.ministack import identity, instances, limits, routing, scheduled_rules, tagging, usage
         from emulator.ministack.cloudformation import interruptions, resource_types, stack_rights, stack_rules
-        from emulator.ministack.cloudwatch import notifications
+        from emulator.ministack.cloudwatch import log_events, notifications
         from emulator.ministack.cloudwatch.alarms import CloudWatch
         from emulator.ministack.door import authentication, enforcement, passed_roles, principals, service_keys
-        from emulator.ministack.functions import corrections, executions, provisioned
+        from emulator.ministack.functions import corrections, executions, node, provisioned, results
         from emulator.ministack.policies import managed
         from emulator.ministack.s3 import access_logs, bucket_resources, object_files, object_keys
         from emulator.ministack.state import durability
@@ -90,11 +90,14 @@ class LocalAws:
         routing.install(by_name, self._sagemaker.runtime)
         resource_types.install(by_name, self._durability.save)
         corrections.install(endpoint_url, self._processes, [name for name in own if not name.startswith("AWS_")])
+        node.install()
+        results.install()
         self._provisioned = provisioned.Provisioned(self._durability.note_change)
         self._provisioned.install()
         executions.Executions(self._cloudwatch.record, self._provisioned, limits.install(quotas)).install()
         self._cloudwatch.install()
         notifications.install()
+        log_events.install()
         scheduled_rules.install(clock, self._cloudwatch)
         tagging.install(host.account, self._sagemaker.tagged)
         stack_rules.install()

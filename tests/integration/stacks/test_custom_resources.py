@@ -1,0 +1,81 @@
+"""Custom resources of a stack: their failures reach it, and nothing waits for what cannot come."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from local_aws_harness import LAMBDA_TRUST
+from sagemaker_local import LocalSageMaker
+
+#: Does what its property Mode says at the first request, and succeeds at what follows, unless Mode is `undeletable`.
+SOURCE = """
+import cfnresponse, json, urllib3
+
+def handler(event, context):
+    mode, kind = event["ResourceProperties"]["Mode"], event["RequestType"]
+    same = {name: event[name] for name in ("StackId", "RequestId", "LogicalResourceId")}
+    bodies = {"not json": b"{", "no id": {"Status": "SUCCESS", **same},
+              "unknown status": {"Status": "DONE", "PhysicalResourceId": "x", **same},
+              "foreign": {"Status": "SUCCESS", "PhysicalResourceId": "x", **same, "RequestId": "y"}}
+    if kind == "Delete" and mode != "undeletable" or mode in ("good", "undeletable") and kind != "Delete":
+        cfnresponse.send(event, context, cfnresponse.SUCCESS, {"Answer": mode}, "made-" + mode)
+    elif mode in ("failed", "undeletable"):
+        cfnresponse.send(event, context, cfnresponse.FAILED, {}, "made-" + mode, reason="no such thing")
+    elif mode == "raises":
+        raise ValueError("boom")
+    elif mode == "too long":
+        cfnresponse.send(event, context, cfnresponse.SUCCESS, {"Answer": "x" * 5000})
+    elif mode in bodies:
+        body = bodies[mode]
+        urllib3.request("PUT", event["ResponseURL"], body=body if mode == "not json" else json.dumps(body))
+"""
+
+
+def template(mode: str) -> dict[str, Any]:
+    code = {"Code": {"ZipFile": SOURCE}, "Handler": "index.handler", "Runtime": "python3.14", "Timeout": 10}
+    thing = {
+        "ServiceToken": {"Fn::GetAtt": ["F", "Arn"]},
+        "Mode": mode,
+        "ServiceTimeout": 5 if mode == "silent" else 60,
+    }
+    return {
+        "Resources": {
+            "Role": {"Type": "AWS::IAM::Role", "Properties": {"AssumeRolePolicyDocument": LAMBDA_TRUST}},
+            "F": {"Type": "AWS::Lambda::Function", "Properties": {**code, "Role": {"Fn::GetAtt": ["Role", "Arn"]}}},
+            "Thing": {"Type": "Custom::Thing", "Properties": thing},
+        },
+        "Outputs": {"Answer": {"Value": {"Fn::GetAtt": ["Thing", "Answer"]}}},
+    }
+
+
+@pytest.mark.parametrize(
+    ("mode", "reason", "made"),
+    [
+        ("failed", "from custom resource. Message returned: no such thing (RequestId: ", "made-failed"),
+        ("raises", "The function failed 3 times: boom", "custom-raises-Thing-"),
+        ("silent", "timed out after 5s", "custom-silent-Thing-"),
+        ("not json", "Invalid Response object: it is no JSON object", "custom-not-json-Thing-"),
+        ("unknown status", "Invalid Response object: 'DONE' is not a valid ResponseStatus", "x"),
+        ("no id", "Invalid PhysicalResourceId", "custom-no-id-Thing-"),
+        ("foreign", "Invalid Response object: RequestId has to be copied from the request", "x"),
+        ("too long", "Response object is too long.", "custom-too-long-Thing-"),
+    ],
+)
+def test_a_failed_create_rolls_back_with_its_reason(aws: LocalSageMaker, mode: str, reason: str, made: str) -> None:
+    stack = aws.deploy(f"custom-{mode.replace(' ', '-')}", template(mode))
+    assert stack["StackStatus"] == "ROLLBACK_COMPLETE" and reason in stack["Reasons"]
+    events = aws.cloudformation.describe_stack_events(StackName=stack["StackId"])["StackEvents"]
+    last = next(event for event in events if event["LogicalResourceId"] == "Thing")
+    # The handler was asked to delete what it may have made.
+    assert last["ResourceStatus"] == "DELETE_COMPLETE" and last["PhysicalResourceId"].startswith(made)
+
+
+def test_a_good_one_has_its_answer_and_failures_of_update_and_delete_show(aws: LocalSageMaker) -> None:
+    stack = aws.deploy("custom", template("good"))
+    assert stack["Outputs"][0]["OutputValue"] == "good"
+    stack = aws.deploy("custom", template("failed"), update=True)
+    assert stack["StackStatus"] == "UPDATE_ROLLBACK_COMPLETE" and "no such thing" in stack["Reasons"]
+    assert aws.delete(stack)["StackStatus"] == "DELETE_COMPLETE"
+    stack = aws.delete(aws.deploy("custom-undeletable", template("undeletable")))
+    assert stack["StackStatus"] == "DELETE_FAILED" and "no such thing" in stack["Reasons"]

@@ -1,0 +1,69 @@
+"""What a function of Python answers and how it fails, as with AWS's runtime (awslambdaric 4.2)."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+from local_aws_harness import refused
+from sagemaker_local import LocalSageMaker
+
+SOURCE = """
+import collections, datetime, decimal, sys
+
+circle = []
+circle.append(circle)
+Point = collections.namedtuple("Point", "x y")
+
+def handler(event, context):
+    if "rawPath" in event:
+        raise ValueError("secret")
+    return eval(event["return"])
+"""
+MARSHAL = "Runtime.MarshalError: Unable to marshal response: "
+
+
+@pytest.fixture(scope="module")
+def function(aws: LocalSageMaker) -> str:
+    return aws.function("results", SOURCE)
+
+
+@pytest.mark.parametrize(
+    ("expression", "payload"),
+    [
+        ("b'raw'", "raw"),
+        ("{'b': b'text', b'k': 1, None: 2}", '{"b": "text", "k": 1, "null": 2}'),
+        ("float('nan')", "NaN"),
+        ("[decimal.Decimal('1.5'), Point(1, 2), (1, 2)]", '[1.5, {"x": 1, "y": 2}, [1, 2]]'),
+        ("'\\u00e9'", '"\u00e9"'),
+        ("datetime.datetime.now()", f"{MARSHAL}Object of type datetime is not JSON serializable"),
+        ("{1, 2}", f"{MARSHAL}Object of type set is not JSON serializable"),
+        ("{'b': b'\\xff'}", f"{MARSHAL}'utf-8' codec can't decode byte 0xff in position 0: invalid start byte"),
+        ("{(1, 2): 3}", f"{MARSHAL}keys must be str, int, float, bool or None, not tuple"),
+        ("circle", f"{MARSHAL}Circular reference detected"),
+        ("1 / 0", "ZeroDivisionError: division by zero"),
+        ("sys.exit(3)", "Runtime.ExitError: RequestId: ID Error: Runtime exited with error: exit status 3"),
+        ("sys.exit()", "Runtime.ExitError: RequestId: ID Error: Runtime exited without providing a reason"),
+    ],
+)
+def test_results_are_those_of_the_runtime(aws: LocalSageMaker, function: str, expression: str, payload: str) -> None:
+    answer = aws.lambda_.invoke(FunctionName=function, Payload=json.dumps({"return": expression}))
+    content = answer["Payload"].read().decode()
+    if "FunctionError" in answer:
+        error = json.loads(content)
+        content = f"{error['errorType']}: {error['errorMessage']}"
+        if "exited" in content:
+            content = " ".join("ID" if "-" in word else word for word in content.split())
+        else:
+            assert error["requestId"] and ("in handler" in "".join(error["stackTrace"])) == ("Marshal" not in content)
+    assert content == payload
+
+
+def test_errors_of_the_start_of_a_url_and_of_a_request(aws: LocalSageMaker, function: str) -> None:
+    url = aws.lambda_.create_function_url_config(FunctionName=function, AuthType="AWS_IAM")["FunctionUrl"]
+    answer = aws.call(url)
+    assert answer.status == 502 and b"secret" not in answer.data
+    refused(aws.lambda_.invoke, "InvalidRequestContentException", FunctionName=function, Payload=b"{")
+    for name, source in (("HandlerNotFound", "x = 1"), ("ImportModuleError", "import absent_module")):
+        content = aws.lambda_.invoke(FunctionName=aws.function(name, source))["Payload"].read()
+        assert json.loads(content)["errorType"] == f"Runtime.{name}"
