@@ -28,9 +28,9 @@ from emulator.platform.validation import validate
 from emulator.sagemaker import artifacts
 from emulator.sagemaker.artifacts import ArtifactError
 from emulator.sagemaker.endpoints.fleet import Fleet, Invocation, Variant
-from emulator.sagemaker.endpoints.http_client import HttpAnswer, ServerFailed, ServerUnreachable
-from emulator.sagemaker.endpoints.instance import Instance
 from emulator.sagemaker.roles import Role
+from emulator.sagemaker.serving.http_client import HttpAnswer, ServerFailed, ServerUnreachable
+from emulator.sagemaker.serving.instance import Instance
 
 logger = logging.getLogger(__name__)
 

@@ -15,8 +15,8 @@ from typing import Any
 
 from emulator.platform.awsapi import Payload
 from emulator.sagemaker import artifacts
-from emulator.sagemaker.endpoints.http_client import HttpAnswer
 from emulator.sagemaker.roles import Role
+from emulator.sagemaker.serving.http_client import HttpAnswer
 
 logger = logging.getLogger(__name__)
 

@@ -18,12 +18,12 @@ from emulator.platform.awsapi import Payload, ServiceError
 from emulator.platform.host import Host
 from emulator.sagemaker.artifacts import ArtifactError
 from emulator.sagemaker.endpoints.capture import CAPTURE_SECONDS, Capture
-from emulator.sagemaker.endpoints.container import ServingContainer
-from emulator.sagemaker.endpoints.http_client import HttpAnswer, ServerUnreachable, Sink
-from emulator.sagemaker.endpoints.instance import MAX_BODY_BYTES, Instance
 from emulator.sagemaker.logs import LogStream
 from emulator.sagemaker.roles import Role
 from emulator.sagemaker.runs import MAX_REASON_CHARACTERS
+from emulator.sagemaker.serving.container import ServingContainer
+from emulator.sagemaker.serving.http_client import HttpAnswer, ServerUnreachable, Sink
+from emulator.sagemaker.serving.instance import MAX_BODY_BYTES, Instance
 
 logger = logging.getLogger(__name__)
 

@@ -17,7 +17,7 @@ import psutil
 
 from emulator.platform.host import Host
 from emulator.sagemaker.endpoints.fleet import Fleet, Invocation, Variant
-from emulator.sagemaker.endpoints.instance import Instance
+from emulator.sagemaker.serving.instance import Instance
 
 #: How often what was measured is published, and how often the use of the machine, in AWS's seconds.
 PUBLISH_SECONDS = 1.0

@@ -15,8 +15,8 @@ from urllib.parse import unquote
 from emulator.platform.awsapi import Response, ServiceError, service_model, signed_region
 from emulator.platform.validation import in_headers, refused_members
 from emulator.sagemaker.endpoints.fleet import INVOCATION_SECONDS, LOG_GROUP, Fleet, Invocation, Variant
-from emulator.sagemaker.endpoints.http_client import HttpAnswer, ServerFailed
-from emulator.sagemaker.endpoints.instance import MAX_BODY_BYTES
+from emulator.sagemaker.serving.http_client import HttpAnswer, ServerFailed
+from emulator.sagemaker.serving.instance import MAX_BODY_BYTES
 
 logger = logging.getLogger(__name__)
 

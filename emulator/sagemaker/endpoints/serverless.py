@@ -18,8 +18,8 @@ from emulator.platform.awsapi import Payload, ServiceError
 from emulator.platform.errors import refuse
 from emulator.platform.host import Host
 from emulator.sagemaker.endpoints.fleet import FleetError, Variant, stop_all
-from emulator.sagemaker.endpoints.http_client import HttpAnswer, ServerFailed, Sink
-from emulator.sagemaker.endpoints.instance import Instance
+from emulator.sagemaker.serving.http_client import HttpAnswer, ServerFailed, Sink
+from emulator.sagemaker.serving.instance import Instance
 
 #: "The maximum request and response payload size for serverless invocations is 4 MB."
 MAX_BODY_BYTES = 4 * 2**20

@@ -19,11 +19,11 @@ from emulator.platform.store import Record
 from emulator.sagemaker import artifacts
 from emulator.sagemaker.artifacts import ArtifactError
 from emulator.sagemaker.endpoints.fleet import FleetError, Variant
-from emulator.sagemaker.endpoints.http_client import ServerFailed, ServerUnreachable
-from emulator.sagemaker.endpoints.instance import Instance
 from emulator.sagemaker.resources import Resources
 from emulator.sagemaker.roles import Role
 from emulator.sagemaker.runs import JobFailed, JobStopped, Run
+from emulator.sagemaker.serving.http_client import ServerFailed, ServerUnreachable
+from emulator.sagemaker.serving.instance import Instance
 from emulator.sagemaker.transform.records import Batch, ObjectFailed, Records
 
 LOG_GROUP = "/aws/sagemaker/TransformJobs"

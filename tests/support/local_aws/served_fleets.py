@@ -7,8 +7,8 @@ from types import SimpleNamespace
 from typing import Any
 
 from emulator.sagemaker.endpoints.fleet import Fleet, Variant
-from emulator.sagemaker.endpoints.http_client import ConnectionPool
-from emulator.sagemaker.endpoints.instance import MAX_BODY_BYTES
+from emulator.sagemaker.serving.http_client import ConnectionPool
+from emulator.sagemaker.serving.instance import MAX_BODY_BYTES
 
 
 class Server:

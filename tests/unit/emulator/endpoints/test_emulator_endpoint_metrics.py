@@ -18,8 +18,8 @@ from waiting import wait_until
 from emulator.sagemaker.endpoints import capture as capture_module
 from emulator.sagemaker.endpoints.capture import Capture
 from emulator.sagemaker.endpoints.fleet import Invocation
-from emulator.sagemaker.endpoints.http_client import HttpAnswer
 from emulator.sagemaker.endpoints.metrics import Publisher
+from emulator.sagemaker.serving.http_client import HttpAnswer
 
 
 def test_an_invocation_counts_as_sagemaker_says_and_without_traffic_only_what_scaling_follows(tmp_path: Path) -> None:

@@ -17,9 +17,9 @@ from waiting import wait_until
 from emulator.platform.awsapi import Payload
 from emulator.sagemaker.endpoints import serverless, specs
 from emulator.sagemaker.endpoints.fleet import FleetError
-from emulator.sagemaker.endpoints.http_client import HttpAnswer, ServerFailed
 from emulator.sagemaker.endpoints.runtime import Runtime
 from emulator.sagemaker.endpoints.serverless import MAX_BODY_BYTES, ServerlessVariant
+from emulator.sagemaker.serving.http_client import HttpAnswer, ServerFailed
 
 
 class Environment(served_fleets.Server):

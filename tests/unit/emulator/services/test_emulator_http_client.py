@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from emulator_fixtures import raw_server, read_request
 
-from emulator.sagemaker.endpoints.http_client import ConnectionPool, HttpAnswer, ServerFailed
+from emulator.sagemaker.serving.http_client import ConnectionPool, HttpAnswer, ServerFailed
 
 OK = b"HTTP/1.1 200 OK\r\n"
 CHUNKED = OK + b"Transfer-Encoding: chunked\r\n\r\n"

@@ -17,9 +17,9 @@ from waiting import wait_until
 
 from emulator.platform.clock import pauses
 from emulator.platform.processes import ProcessRegistry, process_started
-from emulator.sagemaker.endpoints import instance as instance_module
-from emulator.sagemaker.endpoints.instance import Instance
 from emulator.sagemaker.logs import LogStream
+from emulator.sagemaker.serving import instance as instance_module
+from emulator.sagemaker.serving.instance import Instance
 
 SERVER = """
 import http.server, os, pathlib, signal, sys, time

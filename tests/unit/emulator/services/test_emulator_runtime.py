@@ -15,8 +15,8 @@ from served_fleets import fleet, variant
 from emulator.platform.awsapi import Response
 from emulator.sagemaker.endpoints import runtime as runtime_module
 from emulator.sagemaker.endpoints.fleet import Fleet, Variant
-from emulator.sagemaker.endpoints.instance import MAX_BODY_BYTES
 from emulator.sagemaker.endpoints.runtime import Runtime
+from emulator.sagemaker.serving.instance import MAX_BODY_BYTES
 
 AUTHORIZATION = "AWS4-HMAC-SHA256 Credential=AKIA/20260101/eu-west-1/sagemaker/aws4_request, SignedHeaders=host"
 

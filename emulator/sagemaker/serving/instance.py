@@ -15,9 +15,9 @@ from pathlib import Path
 from emulator.platform.clock import pauses
 from emulator.platform.processes import ProcessRegistry
 from emulator.platform.settings import describe_exit, free_port
-from emulator.sagemaker.endpoints.container import ServingContainer
-from emulator.sagemaker.endpoints.http_client import ConnectionPool
 from emulator.sagemaker.logs import OUTPUT_SECONDS, LogStream, read_output
+from emulator.sagemaker.serving.container import ServingContainer
+from emulator.sagemaker.serving.http_client import ConnectionPool
 
 logger = logging.getLogger(__name__)
 
