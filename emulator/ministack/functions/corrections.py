@@ -19,7 +19,7 @@ from typing import Any
 from ministack.core import iam_evaluator, lambda_runtime
 from ministack.core.iam_evaluator import caller_arn, pin_request_caller
 from ministack.core.router import extract_access_key_id
-from ministack.services import lambda_svc
+from ministack.services import cloudwatch_logs, lambda_svc
 from ministack.services.cloudformation import provisioners
 
 from emulator.ministack.configuration import ContractError
@@ -72,6 +72,7 @@ def install(endpoint_url: str, processes: ProcessRegistry, private: Collection[s
     around_service("lambda", functools.partial(_handle, endpoint_url))
     around(lambda_svc, "handle_function_url_request", _handle_url)
     around(lambda_svc, "_build_function_url_event", _url_event)
+    around(lambda_svc, "_emit_lambda_logs", _write_log)
     around(provisioners, "_zip_inline", _inline_archive)
     wrap_handlers("AWS::Lambda::Url", after=localized)
     wrap_handlers("AWS::Lambda::Function", after=_reserve)
@@ -83,6 +84,21 @@ def install(endpoint_url: str, processes: ProcessRegistry, private: Collection[s
 def _local_url(url: str, endpoint_url: str) -> str:
     """Write a function URL as it can be called here: on the loopback address, without looking up a name."""
     return _STORED_URL.sub(rf"{endpoint_url}/_aws/lambda-url/\g<id>/", url)
+
+
+def _write_log(inner: Callable[..., None], function: Any, *arguments: Any, **options: Any) -> None:
+    """Write a function's log; a group that is missing, as after its deletion, is made only if the role may."""
+    config = function.get("config") or function
+    group = (config.get("LoggingConfig") or {}).get("LogGroup") or f"/aws/lambda/{config['FunctionName']}"
+    if group in cloudwatch_logs._log_groups or _may_create(config["Role"], cloudwatch_logs._make_group_arn(group)):
+        inner(function, *arguments, **options)
+
+
+def _may_create(role: str, group: str) -> bool:
+    account, region = role.split(":")[4], group.split(":")[3]
+    asked = iam_evaluator.EvalContext(role, "AssumedRole", account, "logs:CreateLogGroup", group, region)
+    policies = iam_evaluator._gather_role_policies(role.rpartition("/")[2], account)
+    return bool(iam_evaluator.evaluate(asked, policies).decision == "Allow")
 
 
 def replaced(program: str, texts: Mapping[str, str]) -> str:

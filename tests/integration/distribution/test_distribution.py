@@ -53,7 +53,8 @@ class Stranger:
         uv = f"{sys.executable} -m uv"
         self.run(*f"{uv} build -q --no-build-isolation --python {sys.executable} -o dist {ROOT}/emulator".split())
         self.run(*f"{uv} venv -q --seed --python {sys.executable} environment".split())
-        self.run(*f"{uv} pip install -q --python environment/bin/python".split(), *(folder / "dist").glob("*.whl"))
+        install = f"{uv} pip install -q --compile-bytecode --python environment/bin/python"  # as pip does
+        self.run(*install.split(), *(folder / "dist").glob("*.whl"))
         # pip, where it is told to, finds builds of PyTorch without CUDA; uv does not.
         self.run("environment/bin/python", "-m", "pip", "install", "-q", "--no-compile", *requirements)
 

@@ -6,7 +6,7 @@ import json
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from local_aws_harness import LocalAws, policy
+from local_aws_harness import LOGGING, LocalAws, policy
 from waiting import wait_until
 
 CONDITIONS = {"clock": 60}
@@ -69,6 +69,7 @@ def test_alarms_of_a_stack_act_and_metrics_outlive_the_server(aws: LocalAws) -> 
 
 def test_a_rule_calls_the_function_that_allows_it_and_no_other(aws: LocalAws) -> None:
     events, function = aws.client("events"), aws.function("scheduled", SOURCE)
+    aws.iam.attach_role_policy(RoleName="scheduled-function", PolicyArn=LOGGING)
     for name, schedule in (("allowed", "cron(* * * * ? *)"), ("denied", "rate(1 minute)")):
         arn = events.put_rule(Name=name, ScheduleExpression=schedule)["RuleArn"]
         events.put_targets(Rule=name, Targets=[{"Id": "1", "Arn": function, "Input": json.dumps({"rule": name})}])

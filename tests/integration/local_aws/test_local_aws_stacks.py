@@ -138,6 +138,7 @@ def test_the_life_of_a_stack(aws: LocalSageMaker) -> None:
     # A failed update goes back, also from an endpoint that was updated before, and the old model keeps answering.
     watched = {"Namespace": "Own", "MetricName": "Errors", "Period": 60, "EvaluationPeriods": 1, "Threshold": 1.0}
     alarm = {"AlarmName": "too-many-errors", "Statistic": "Sum", "ComparisonOperator": "GreaterThanThreshold"}
+    alarm["TreatMissingData"] = "breaching"  # so that it stays in ALARM when it is checked, once a minute
     aws.client("cloudwatch").put_metric_alarm(**alarm, **watched)
     aws.client("cloudwatch").set_alarm_state(AlarmName="too-many-errors", StateValue="ALARM", StateReason="test")
     guarded = "DeploymentConfig: {AutoRollbackConfiguration: {Alarms: [{AlarmName: too-many-errors}]}}"

@@ -151,16 +151,22 @@ def test_missing_inputs_and_permissions_are_client_errors(aws: LocalSageMaker, r
     mute = aws.job_role(*(action for action in ACTIONS if action != "s3:PutObject"))
     no_archive = {"sagemaker_submit_directory": f"s3://{BUCKET}/data/part-0/é 0.txt"}
     for by, members, reason in (
-        (role, {"prefix": "nothing-here"}, 'No S3 objects found under S3 URL "s3://model-bucket/nothing-here"'),
-        (role, {"prefix": "nothing-here"}, f'the role "{role}" has "s3:ListBucket" permissions on the bucket'),
         (mute, {}, 'has "s3:PutObject" permissions there: AccessDenied'),
-        (aws.job_role(*ACTIONS, trusted="lambda.amazonaws.com"), {}, "sagemaker.amazonaws.com"),
         (role, {"hyperparameters": no_archive}, "cannot be unpacked"),
     ):
         described = aws.ended(start(aws, by, LOOK_AROUND, **members))
         assert described["TrainingJobStatus"] == "Failed"
         assert described["FailureReason"].startswith("ClientError: ")
         assert reason in described["FailureReason"]
+
+
+def test_missing_inputs_and_roles_that_cannot_be_assumed_are_refused_at_once(aws: LocalSageMaker, role: str) -> None:
+    for by, members, reason in (
+        (role, {"prefix": "nothing-here"}, 'No S3 objects found under S3 URL "s3://model-bucket/nothing-here"'),
+        (aws.job_role(*ACTIONS, trusted="lambda.amazonaws.com"), {}, "sagemaker.amazonaws.com"),
+    ):
+        with pytest.raises(aws.sagemaker.exceptions.ClientError, match=reason):
+            start(aws, by, LOOK_AROUND, **members)
 
 
 #: The job's own first process, as the command line sends it.

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 
 import pytest
-from local_aws_harness import refused
+from local_aws_harness import LOGGING, refused
 from sagemaker_local import LocalSageMaker
 
 SOURCE = """
@@ -67,3 +67,14 @@ def test_errors_of_the_start_of_a_url_and_of_a_request(aws: LocalSageMaker, func
     for name, source in (("HandlerNotFound", "x = 1"), ("ImportModuleError", "import absent_module")):
         content = aws.lambda_.invoke(FunctionName=aws.function(name, source))["Payload"].read()
         assert json.loads(content)["errorType"] == f"Runtime.{name}"
+
+
+def test_a_log_group_is_made_only_if_the_role_may(aws: LocalSageMaker) -> None:
+    groups = {"logGroupNamePrefix": "/aws/lambda/mute"}
+    name = aws.function("mute", "def handler(event, context): print('said')")
+    aws.lambda_.invoke(FunctionName=name)
+    aws.iam.attach_role_policy(RoleName="mute-function", PolicyArn=LOGGING)
+    assert aws.logs.describe_log_groups(**groups)["logGroups"] == []
+    aws.lambda_.invoke(FunctionName=name)
+    (group,) = aws.logs.describe_log_groups(**groups)["logGroups"]
+    aws.logs.delete_log_group(logGroupName=group["logGroupName"])

@@ -56,6 +56,10 @@ def zipped(files: Mapping[str, bytes | str]) -> bytes:
     return buffer.getvalue()
 
 
+#: What a function needs to have a log.
+LOGGING = "arn:aws:iam::aws:policy/service-role/AWSLambdaBasicExecutionRole"
+
+
 def function_archive(source: str) -> bytes:
     """A function's zip with one module, ``app``."""
     return zipped({"app.py": source})
