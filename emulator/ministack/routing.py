@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import functools
 import re
 from collections.abc import Callable, Mapping
@@ -47,13 +49,23 @@ async def _answer(runtime: Any, *request: Any) -> Any:
     if isinstance(body, bytes):
         return status, headers, body
 
-    async def send_all(send: Callable[..., Any], receive: object) -> None:
-        async for message in body:
-            frame = lambda_svc._es_encode_message(*message)
-            await send({"type": "http.response.body", "body": frame, "more_body": True})
+    async def send_all(send: Callable[..., Any]) -> None:
+        async with contextlib.aclosing(body):
+            async for message in body:
+                frame = lambda_svc._es_encode_message(*message)
+                await send({"type": "http.response.body", "body": frame, "more_body": True})
         await send({"type": "http.response.body", "body": b"", "more_body": False})
 
-    return status, headers, responses.StreamingResponse(send_all)
+    async def while_connected(send: Callable[..., Any], receive: Callable[..., Any]) -> None:
+        # What is received now is that the client has left.
+        tasks = [asyncio.create_task(send_all(send)), asyncio.create_task(receive())]
+        try:
+            await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for task in tasks:
+                task.cancel()
+
+    return status, headers, responses.StreamingResponse(while_connected)
 
 
 def _service(detect: Callable[..., str], method: str, path: str, headers: Any, query: Any) -> str:

@@ -41,8 +41,8 @@ _TIMED_OUT = (
 _INCOMPLETE = "Your model primary did not complete sending the inference response in the allotted time."
 #: A response stream may take so long, by AWS's guide.
 STREAM_SECONDS = 480.0
-#: Headers and bytes of an answer as they come; None at its end.
-Parts = asyncio.Queue[tuple[dict[str, str], bytes | None]]
+#: Headers and bytes of an answer as they come, None at its end, and what asks for more.
+Parts = asyncio.Queue[tuple[dict[str, str], bytes | None, Callable[[], None]]]
 
 
 class Runtime:
@@ -96,13 +96,13 @@ class Runtime:
         """Answer with the messages of an event stream, pairs of headers and payload, as the parts come in."""
         parts = Parts()
         call = asyncio.create_task(self._invoke(endpoint, region, headers, body, parts))
-        call.add_done_callback(lambda _: parts.put_nowait(({}, None)))
-        answered, _ = await parts.get()
+        call.add_done_callback(lambda _: parts.put_nowait(({}, None, lambda: None)))
+        answered, _, more = await parts.get()
         if not answered:
             await call  # it has failed before anything was answered
         given = {name: value for name, value in answered.items() if name != "Content-Type"}
         given["X-Amzn-SageMaker-Content-Type"] = answered["Content-Type"]
-        return 200, {**given, "Content-Type": "application/vnd.amazon.eventstream"}, _messages(call, parts)
+        return 200, {**given, "Content-Type": "application/vnd.amazon.eventstream"}, _messages(call, parts, more)
 
     async def _invoke(
         self, endpoint: str, region: str, headers: Mapping[str, str], body: bytes, parts: Parts | None = None
@@ -124,7 +124,7 @@ class Runtime:
         status: int | None = None
         answer: HttpAnswer | None = None
         try:
-            sink = None if parts is None else lambda a, part: parts.put_nowait((_headers(variant, a), part))
+            sink = None if parts is None else lambda a, part: parts.put_nowait((_headers(variant, a), part, a.more))
             async with asyncio.timeout(STREAM_SECONDS if parts else INVOCATION_SECONDS):
                 answer = await variant.ask(forwarded, body, sink)
                 if answer is None and (other := self._find_fleet(region, endpoint, avoid=fleet)) is not None:
@@ -178,11 +178,20 @@ def _headers(variant: Variant, answer: HttpAnswer) -> dict[str, str]:
     return headers
 
 
-async def _messages(call: asyncio.Task[Response], parts: Parts) -> AsyncIterator[tuple[dict[str, str], bytes]]:
+async def _messages(
+    call: asyncio.Task[Response], parts: Parts, more: Callable[[], None]
+) -> AsyncIterator[tuple[dict[str, str], bytes]]:
     event = {":message-type": "event", ":event-type": "PayloadPart", ":content-type": "application/octet-stream"}
-    while (part := (await parts.get())[1]) is not None:
-        if part:
-            yield event, part
+    part: bytes | None = b""
+    try:
+        while part is not None:
+            if part:
+                yield event, part
+            if parts.empty():
+                more()
+            _, part, _ = await parts.get()
+    finally:
+        call.cancel()  # nobody may listen any more
     if (error := call.exception()) is None:
         return
     kind, told = "InternalStreamFailure", {"Message": "The local AWS failed; its log has the details."}

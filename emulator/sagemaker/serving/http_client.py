@@ -31,15 +31,19 @@ class ServerFailed(Exception):
 
 @dataclass
 class HttpAnswer:
-    """What a server answered; the names of `headers` are lower-case. `setup_seconds`: what passed before it was up."""
+    """What a server answered; the names of `headers` are lower-case.
+
+    `setup_seconds`: what passed before it was up. `more` asks for what follows of a body that a `Sink` takes.
+    """
 
     status: int = 0
     headers: dict[str, str] = field(default_factory=dict)
     body: bytes = b""
     setup_seconds: float = 0.0
+    more: Callable[[], None] = lambda: None
 
 
-#: Takes what of a successful response's body has come, at first nothing.
+#: Takes what of a successful response's body has come, at first nothing; a slow reader is not to fill our memory.
 Sink = Callable[[HttpAnswer, bytes], None]
 
 
@@ -141,6 +145,8 @@ class _Connection(asyncio.Protocol):
         except (httptools.HttpParserError, httptools.HttpParserUpgrade) as error:
             cause = error.__context__  # what a method on_… raised
             self._fail(cause if isinstance(cause, ServerFailed) else ServerFailed("the answer was not HTTP"))
+        if self._sink is not None and self._in_body and not self._waiting.done():
+            self._transport.pause_reading()
 
     def on_message_begin(self) -> None:
         if self._waiting.done():
@@ -164,6 +170,7 @@ class _Connection(asyncio.Protocol):
             if self._sink is None:
                 self._check_size(int(headers.get("content-length", 0)))
             else:
+                self._answer.more = self._transport.resume_reading
                 self._sink(self._answer, b"")
 
     def on_body(self, body: bytes) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 from collections import Counter
 from collections.abc import Callable
@@ -12,6 +13,7 @@ import pytest
 from emulator_fixtures import ACCOUNT, raw_server, read_request
 from served_fleets import fleet, variant
 
+from emulator.ministack import routing
 from emulator.platform.awsapi import Response
 from emulator.sagemaker.endpoints import runtime as runtime_module
 from emulator.sagemaker.endpoints.fleet import Fleet, Variant
@@ -180,6 +182,34 @@ def test_a_stream_gives_the_parts_as_they_come_and_says_how_it_broke(
     assert headers["X-Amzn-SageMaker-Content-Type"] == "text/x"
     assert (first[0][":event-type"], first[1]) == ("PayloadPart", b"first")
     assert event == (last[0].get(":event-type") or json.loads(last[1])["ErrorCode"])
+
+
+def test_a_slow_reader_holds_the_model_back_and_one_that_leaves_ends_the_invocation() -> None:
+    held, gone, never = asyncio.Event(), asyncio.Event(), asyncio.Event()
+
+    async def respond(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await read_request(reader)
+        writer.write(CHUNKED)
+        try:
+            for _ in range(2000):
+                writer.write(b"10000\r\n%b\r\n" % bytes(2**16))
+                await asyncio.wait_for(writer.drain(), 1)
+        except TimeoutError:
+            held.set()
+            with contextlib.suppress(ConnectionError):
+                await reader.read()
+            gone.set()
+
+    async def main() -> None:
+        async with raw_server(respond) as port:
+            served = fleet(variant("A", port))
+            runtime = Runtime(ACCOUNT, lambda *_, **__: served, lambda *_: None)
+            path = "/endpoints/dogs/invocations-response-stream"
+            answer = await routing._answer(runtime, "POST", path, {"authorization": AUTHORIZATION}, b"x", {})
+            await answer[2].runner(lambda _: never.wait(), held.wait)
+            await gone.wait()
+
+    asyncio.run(asyncio.wait_for(main(), 20))
 
 
 def test_an_instance_that_cannot_be_reached_is_passed_over_and_without_any_the_service_is_unavailable() -> None:
