@@ -164,7 +164,8 @@ class Backlog:
             if instance is None:
                 self._count(record, variant, "ExpiredRequests")
                 raise ArtifactError("ClientError: The request has expired.")
-            body = await asyncio.to_thread(self._input, record, variant)
+            body, content_type = await asyncio.to_thread(self._input, record, variant)
+            headers = content_type | headers
             asked = time.perf_counter()
             async with asyncio.timeout(timeout):
                 if (pool := instance.pool) is None:
@@ -193,11 +194,18 @@ class Backlog:
             instance.log.write(f"[sagemaker logs] [{record['InferenceId']}] {reason}")
         await asyncio.to_thread(self._end, record, variant, answer, reason)
 
-    def _input(self, record: Payload, variant: Variant) -> bytes:
+    def _input(self, record: Payload, variant: Variant) -> tuple[bytes, dict[str, str]]:
+        """Give what the model is to be sent, and the object's type, which counts unless the request names one."""
         if "InputLocation" not in record:
-            return base64.b64decode(record["Body"])
-        place = (*artifacts.parse_s3_url(record["InputLocation"]), variant.max_body_bytes)
-        return bytes(self._ask(record, variant, "RequestDownload", "s3", lambda s3: artifacts.read(s3, *place)))
+            return base64.b64decode(record["Body"]), {}
+        bucket, key = artifacts.parse_s3_url(record["InputLocation"])
+
+        def download(s3: Any) -> tuple[bytes, dict[str, str]]:
+            body = artifacts.read(s3, bucket, key, variant.max_body_bytes)
+            return body, {"content-type": s3.head_object(Bucket=bucket, Key=key)["ContentType"]}
+
+        given: tuple[bytes, dict[str, str]] = self._ask(record, variant, "RequestDownload", "s3", download)
+        return given
 
     def _end(self, record: Payload, variant: Variant, answer: HttpAnswer, reason: str) -> None:
         """Upload and announce what came of an invocation, and take it out of the queue."""

@@ -31,7 +31,7 @@ def counted(aws: LocalSageMaker, name: str, endpoint: str) -> float:
 def test_a_queue_is_worked_off_with_the_rights_of_the_role_and_outlives_the_server(aws: LocalSageMaker) -> None:
     topic = aws.client("sns").create_topic(Name="done")["TopicArn"]
     told = {**OUTPUT, "NotificationConfig": {"SuccessTopic": topic}}
-    aws.s3.put_object(Bucket=BUCKET, Key="given", Body=b"dog")
+    aws.s3.put_object(Bucket=BUCKET, Key="given", Body=b"dog", ContentType="text/given")
     for more in ((), ("sns:Publish",)):
         name = aws.endpoint(aws.config(aws.model(aws.artifact("1"), aws.job_role(*ACTIONS, *more)), output=told))
         answer = aws.runtime.invoke_endpoint_async(EndpointName=name, InputLocation=f"s3://{BUCKET}/given")
@@ -39,6 +39,9 @@ def test_a_queue_is_worked_off_with_the_rights_of_the_role_and_outlives_the_serv
         assert wait_until(lambda answer=answer: output(aws, answer)) == b"dog"
         wait_until(lambda name=name: counted(aws, "InvocationsProcessed", name) == 1)
         assert counted(aws, "NotificationFailures", name) == (0 if more else 1)
+    # As SDK v2 sends them: the type is that of the object. The model answers with the type that it was given.
+    written = aws.s3.head_object(Bucket=BUCKET, Key=answer["OutputLocation"].split("/", 3)[3])
+    assert written["ContentType"] == "text/given"
     assert aws.sagemaker.describe_endpoint(EndpointName=name)["AsyncInferenceConfig"] == {"OutputConfig": told}
     refused(aws.runtime.invoke_endpoint, "use InvokeEndpointAsync", EndpointName=name, Body=b"x")
     sleeping = aws.runtime.invoke_endpoint_async(EndpointName=name, Body=b"sleep 2", ContentType="text/x")

@@ -115,6 +115,9 @@ class FakeS3(fake_s3.FakeS3):
             path.write_bytes(found["Body"].read())
             yield found["Metadata"]
 
+    def head_object(self, *, Bucket: str, Key: str) -> dict[str, Any]:
+        return {**self.get_object(Bucket=Bucket, Key=Key), "ContentType": "text/of-the-object"}
+
     def upload_fileobj(self, Fileobj: IO[bytes], Bucket: str, Key: str, ExtraArgs: dict[str, Any]) -> None:
         self.put_object(Bucket=Bucket, Key=Key, Body=Fileobj.read(), **ExtraArgs)
         self.uploads.append(Key)
