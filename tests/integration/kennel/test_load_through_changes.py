@@ -46,7 +46,7 @@ def kill_a_server(project: Project) -> None:
     servers = [
         process
         for process in psutil.Process(running.pid).children(recursive=True)
-        if "/endpoints/" in process.cwd() and psutil.Process(process.ppid()).pid == running.pid
+        if process.cwd().endswith("/model") and psutil.Process(process.ppid()).pid == running.pid
     ]
     servers[0].kill()
 

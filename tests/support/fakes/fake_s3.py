@@ -75,7 +75,8 @@ class FakeS3:
         return {}
 
     def list_objects_v2(self, *, Bucket: str, Prefix: str, MaxKeys: int) -> dict[str, Any]:
-        return {"Contents": [self._listed(key) for key in self.objects if key.startswith(Prefix)][:MaxKeys]}
+        found = [self._listed(key) for key in self.objects if key.startswith(Prefix)][:MaxKeys]
+        return {"KeyCount": len(found), "Contents": found}
 
     def get_paginator(self, _: str) -> FakeS3:
         return self

@@ -16,7 +16,7 @@ from waiting import wait_until
 from cli.training.sagemaker import CODE_CHANNEL, ENTRY_POINT, SOURCE_DIR, source_bundle
 from emulator.platform.awsapi import Payload
 from emulator.sagemaker import SageMaker
-from emulator.sagemaker.training import job as training_job_module
+from emulator.sagemaker.training import job, operations
 from model.core.packaging import package
 from model.training.loop.metrics import METRIC_DEFINITIONS
 
@@ -36,7 +36,8 @@ def s3(tmp_path_factory: pytest.TempPathFactory) -> FakeS3:
 
 @pytest.fixture
 def sagemaker(tmp_path: Path, s3: FakeS3, monkeypatch: pytest.MonkeyPatch) -> Iterator[SageMaker]:
-    monkeypatch.setattr(training_job_module, "Role", lambda *_: FakeRole(s3))
+    for module in (job, operations):
+        monkeypatch.setattr(module, "Role", lambda *_: FakeRole(s3))
     service = SageMaker(make_host(tmp_path, stop_grace_seconds=GRACE_SECONDS))
     yield service
     service.stop()
