@@ -6,6 +6,7 @@ With the role of its notebooks, that has AWS's AmazonSageMakerFullAccess and not
 from __future__ import annotations
 
 import json
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -42,7 +43,11 @@ def test_a_training_job_is_described_and_measured_as_the_sdk_reads_it(aws: Local
     model = aws.s3.head_object(Bucket=BUCKET, Key=f"{NAME}/output/model.tar.gz")
     assert (model["ServerSideEncryption"], model["SSEKMSKeyId"][-12:]) == ("aws:kms", "alias/aws/s3")
     asked = {"MetricName": "train:loss", "Dimensions": [{"Name": "TrainingJobName", "Value": NAME}]}
-    times = {"StartTime": described["TrainingStartTime"].replace(second=0), "EndTime": described["LastModifiedTime"]}
+    # As `TrainingJobAnalytics` asks: a minute after the job's end, for EndTime is exclusive.
+    times = {
+        "StartTime": described["TrainingStartTime"],
+        "EndTime": described["TrainingEndTime"] + timedelta(minutes=1),
+    }
 
     def points() -> Any:
         shown = {"Namespace": "/aws/sagemaker/TrainingJobs", "Period": 3600, "Statistics": ["Average", "SampleCount"]}
