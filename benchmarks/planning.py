@@ -37,6 +37,7 @@ from cli.planning.simulator import Fleet, simulate, tracking
 from cli.planning.traffic import Series
 from cli.serving.function_client import signed_headers
 from emulator.platform.settings import free_port
+from emulator.quotas.service import ALL_ENDPOINTS
 
 _STATE = ROOT / "build" / "benchmarks" / "planning"
 _SERVICE_SECONDS, _GOAL_SECONDS = 0.05, 0.3  # real ones
@@ -45,6 +46,7 @@ _RATE = 1 / _SERVICE_SECONDS
 _MOST, _START_SECONDS, _COOLDOWN, _SAFETY = 4, 140, 60, 0.5
 _NAME = "planning-benchmark"
 _SECONDS = 1800  # of AWS, each trace
+_QUOTAS = ("ml.m5.large for endpoint usage", ALL_ENDPOINTS)
 _ARRIVALS = 200  # that are simulated by events
 #: By trace: minutes of AWS, and the share of what the largest fleet is meant to bear.
 _TRACES = {
@@ -89,7 +91,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     clock, found = arguments.clock, list[dict[str, tuple[float, float]]]()
     shutil.rmtree(_STATE, ignore_errors=True)
     try:
-        local.start(_STATE, free_port(), clock=clock, instance_start_seconds=_START_SECONDS)
+        quotas = dict.fromkeys(_QUOTAS, 2 * _MOST * arguments.rounds * len(_TRACES))  # endpoints stay until the end
+        local.start(_STATE, free_port(), clock=clock, instance_start_seconds=_START_SECONDS, quotas=quotas)
         local.enter(_STATE)
         stage = Stage("local")
         policy = tracking("InvocationsPerInstance", _RATE * _SAFETY * 60 / clock, _COOLDOWN, _COOLDOWN)
@@ -221,7 +224,6 @@ def _measured(stage: Stage, sagemaker: Any, name: str, number: int, begin: float
         mean = pool.submit(count)
         results = open_loop([call], times, _late, 120)
     late = sum(result.fault is not None for result in results)
-    sagemaker.delete_endpoint(EndpointName=endpoint)  # the account's quota is below what ten rounds make
     return mean.result() * _SECONDS / 60, float(late)
 
 
