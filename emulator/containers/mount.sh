@@ -6,10 +6,12 @@
 # program keeps its number, and signals and records reach it as ever. A program of a user namespace gets none of the
 # rights that the mount took.
 set -e
+# The program's own may lack what is called here.
+given=$PATH PATH=/usr/sbin:/usr/bin:/sbin:/bin:$PATH
 case $1 in
 --mount)
-    folder=$2 within=${3#"$2"} rights=$4
-    shift 4
+    folder=$2 within=${3#"$2"} rights=$4 given=$5
+    shift 5
     if [ ! -d /opt/ml ]; then
         # A copy of /opt that only this namespace has: all that is in it, and one folder more.
         opt=$(mktemp -d)
@@ -31,7 +33,9 @@ case $1 in
     fi
     mount --rbind "$folder" /opt/ml
     cd "/opt/ml$within"
-    [ "$rights" = keep ] || exec setpriv --ambient-caps -all --inh-caps -all "$@"
+    setpriv=$(command -v setpriv || :)
+    PATH=$given
+    [ "$rights" = keep ] || exec "$setpriv" --ambient-caps -all --inh-caps -all "$@"
     exec "$@"
     ;;
 *)
@@ -42,6 +46,6 @@ case $1 in
         user="" rights=keep
     fi
     # shellcheck disable=SC2086 # options, or none
-    exec unshare $user --mount --propagation private "$0" --mount "$folder" "$here" $rights "$@"
+    exec unshare $user --mount --propagation private "$0" --mount "$folder" "$here" $rights "$given" "$@"
     ;;
 esac

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextvars
+import logging
 import threading
 import uuid
 from collections.abc import Callable, Coroutine
@@ -12,6 +14,8 @@ from ministack.services import lambda_svc
 from ministack.services.cloudformation import _stacks, custom_resource, handlers, stacks
 
 from emulator.ministack.patching import around
+
+logger = logging.getLogger(__name__)
 
 #: How often Lambda calls a function that fails. AWS takes minutes between them, and CloudFormation then waits an hour.
 _ATTEMPTS = 3
@@ -35,6 +39,16 @@ def install() -> None:
     around(custom_resource, "invoke_custom_resource", _invoke)
     for module in (handlers, stacks):
         around(module, "_roll_back_operation", _roll_back_operation)
+
+
+def release() -> None:
+    """End the operations that wait for a response, with the server; the next one rolls their stacks back."""
+    for task in asyncio.all_tasks() - {asyncio.current_task()}:
+        task.cancel()  # first, or the missing response would begin a rollback here
+    for token, entry in list(custom_resource._pending.items()):
+        if event := _requests.pop(token, None):
+            logger.warning("no response yet of %s of %s: not waited for", event["LogicalResourceId"], event["StackId"])
+        entry["event"].set()
 
 
 def fail(path: str, reason: str) -> None:

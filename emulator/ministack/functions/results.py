@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,9 @@ from emulator.ministack.functions.corrections import replaced
 from emulator.ministack.patching import around
 
 _BYTES = "\0bytes"
+#: What a header of HTTP may have as its name and as its value, and those that are the connection's own.
+_HEADER = re.compile(r"[\w!#$%&'*+.^`|~-]+:[^\0-\x08\n-\x1f\x7f]*", re.ASCII)
+_FRAMING = ("connection", "content-length", "transfer-encoding")
 _DIED = ("Worker process died", "Worker returned no response")
 _PROGRAM = {
     "mod = importlib.import_module(module_name)\n        handler_fn = getattr(mod, handler_name)": (
@@ -51,5 +55,17 @@ def _execute(inner: Callable[..., Any], function: Any, event: Any, request_id: s
 
 
 def _of_url(inner: Callable[..., Any], result: dict[str, Any]) -> Any:
-    """Tell callers of a URL nothing of an error but that there was one."""
-    return (None, None) if result.get("error") and not result.get("throttle") else inner(result)
+    """Tell callers of a URL nothing of an error but that there was one; a result that cannot be sent is one, too."""
+    if result.get("error") and not result.get("throttle"):
+        return None, None
+    response, problem = inner(result)
+    try:
+        named = dict(response.get("headers") or {})
+        lines = [f"{n}:{value}" for n, value in [*named.items(), *(("c", c) for c in response.get("cookies") or ())]]
+        sound = 100 <= int(response["statusCode"]) < 600 and isinstance(response.get("body", ""), str | None)
+        if not sound or not all(map(_HEADER.fullmatch, lines)):
+            return None, None
+    except (AttributeError, TypeError, ValueError):
+        return None, None
+    remapped = {f"x-amzn-Remapped-{n}" if n.lower() in _FRAMING else n: value for n, value in named.items()}
+    return {**response, "headers": remapped}, problem

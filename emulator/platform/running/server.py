@@ -139,6 +139,8 @@ class LocalAws:
         """End every process and save what is left to save; nothing may be asked of it any more."""
         from ministack.core import lambda_runtime
 
+        from emulator.ministack.cloudformation import custom_resources
+
         self._access_logs.stop()
         ends = (
             self._cloudwatch.stop,
@@ -150,6 +152,7 @@ class LocalAws:
         for end in (*ends, lambda_runtime.reset, self._processes.close):
             await asyncio.to_thread(end)
         self._durability.close()
+        custom_resources.release()  # only now: what comes of it is not of this server's state any more
 
 
 class _Server(uvicorn.Server):

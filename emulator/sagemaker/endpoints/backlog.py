@@ -190,9 +190,9 @@ class Backlog:
             if instance is not None:
                 instance.outstanding -= 1
                 instance.answered += bool(answer.status)
+        reason = await asyncio.to_thread(self._end, record, variant, answer, reason)
         if instance is not None and reason:
             instance.log.write(f"[sagemaker logs] [{record['InferenceId']}] {reason}")
-        await asyncio.to_thread(self._end, record, variant, answer, reason)
 
     def _input(self, record: Payload, variant: Variant) -> tuple[bytes, dict[str, str]]:
         """Give what the model is to be sent, and the object's type, which counts unless the request names one."""
@@ -207,10 +207,10 @@ class Backlog:
         given: tuple[bytes, dict[str, str]] = self._ask(record, variant, "RequestDownload", "s3", download)
         return given
 
-    def _end(self, record: Payload, variant: Variant, answer: HttpAnswer, reason: str) -> None:
-        """Upload and announce what came of an invocation, and take it out of the queue."""
+    def _end(self, record: Payload, variant: Variant, answer: HttpAnswer, reason: str) -> str:
+        """Upload and announce what came of an invocation, and take it out of the queue; why it failed, if it did."""
         if record["Key"] not in self._queue:
-            return  # its endpoint has been deleted
+            return reason  # its endpoint has been deleted
         config: Payload = record["Config"]
         upload = {"ContentType": answer.headers.get("content-type", "application/octet-stream")}
         if "KmsKeyId" in config:
@@ -223,7 +223,7 @@ class Backlog:
         except ArtifactError as error:
             reason = reason or str(error)
         if self._stopping.is_set():
-            return  # the other services may have ended before: the next server does it again
+            return ""  # the other services may have ended before: the next server does it again
         topic = config.get("NotificationConfig", {}).get("ErrorTopic" if reason else "SuccessTopic")
         with contextlib.suppress(ArtifactError):
             if topic:
@@ -236,6 +236,7 @@ class Backlog:
         self._store.insist(lambda: self._table.delete(record["Key"]))
         self._queue.pop(record["Key"], None)
         self._under_way.discard(record["Key"])
+        return reason
 
     def _ask(self, record: Payload, variant: Variant, name: str, service: str, work: Callable[[Any], Any]) -> Any:
         """Ask a service as the model's role, and count how long it takes, or that it fails: ArtifactError says why."""

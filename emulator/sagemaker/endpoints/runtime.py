@@ -13,7 +13,7 @@ from typing import Any
 from urllib.parse import unquote
 
 from emulator.platform.awsapi import Response, ServiceError, service_model, signed_region
-from emulator.platform.validation import in_headers, refused_members
+from emulator.platform.validation import in_headers, refused_members, validate
 from emulator.sagemaker.endpoints.fleet import INVOCATION_SECONDS, LOG_GROUP, Fleet, Invocation, Variant
 from emulator.sagemaker.serving.http_client import HttpAnswer, ServerFailed
 from emulator.sagemaker.serving.instance import MAX_BODY_BYTES
@@ -112,7 +112,12 @@ class Runtime:
         fleet = self._fleet(endpoint, region, False)
         operation = "InvokeEndpoint" if parts is None else "InvokeEndpointWithResponseStream"
         shape: Any = service_model(_SERVICE).operation_model(operation).input_shape
-        if refused := " ".join(refused_members(_SERVICE, operation, in_headers(shape, headers), shape)):
+        asked_for = in_headers(shape, headers)
+        try:
+            validate({"EndpointName": endpoint, "Body": "", **asked_for}, shape)
+        except ServiceError as error:
+            raise ServiceError("ValidationError", error.message) from None
+        if refused := " ".join(refused_members(_SERVICE, operation, asked_for, shape)):
             raise ServiceError("ValidationError", refused)
         target = headers.get("x-amzn-sagemaker-target-variant")
         if target is not None and target not in fleet.variants:

@@ -59,10 +59,10 @@ class ServingContainer:
         return mounts.command_in(self._directory, (interpreter if self._program[0] == "-P" else []) + self._program)
 
     def environment(self, own: Path) -> dict[str, str]:
+        role = {} if self._isolated else self._role.environment()
+        given = {name: value.replace("/opt/ml/model", str(self._model)) for name, value in self._given.items()}
         return {
-            **python.environment(own / "python", own, self._isolated),
-            **({} if self._isolated else self._role.environment()),
-            **{name: value.replace("/opt/ml/model", str(self._model)) for name, value in self._given.items()},
+            **python.environment(own / "python", own, self._isolated, role | given),
             "SM_MODEL_DIR": str(self._model),
             "SAGEMAKER_BIND_TO_HOST": "127.0.0.1",
         }
@@ -75,7 +75,7 @@ def _fetch(role: Role, url: str | None, folder: Path) -> None:
     bucket, key = artifacts.parse_s3_url(url)
     partial = folder.with_name("partial")
     shutil.rmtree(partial, ignore_errors=True)
-    archive = partial / (key.rpartition("/")[2] or "model.tar.gz")
+    archive = partial / "model.tar.gz"  # whatever the key: it may have a longer name than a file
     try:
         artifacts.fetch_all(role.client("s3"), bucket, [(key, archive.name)], partial)
         artifacts.unpack(archive, partial / "content")

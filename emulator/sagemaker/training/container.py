@@ -123,8 +123,7 @@ class TrainingContainer:
         given = {name: self.reroot(value) for name, value in (self._job.get("Environment") or {}).items()}
         # What a program cannot find out here as in a container: names of hosts, a mount, its share of CPUs.
         stand_ins = {"SM_CHECKPOINT_DIR": self.reroot(self._checkpoints), "SM_NUM_CPUS": self._cluster.cpus_each}
-        return {
-            **python.environment(self._python, temporary, self._job.get("EnableNetworkIsolation", False)),
+        variables = {
             **credentials,
             "PYTHONPATH": str(self.seen("code")),
             "TRAINING_JOB_NAME": self._job["TrainingJobName"],
@@ -134,6 +133,7 @@ class TrainingContainer:
             **({} if self.entry_point else self._toolkit_variables()),
             **given,
         }
+        return python.environment(self._python, temporary, self._job.get("EnableNetworkIsolation", False), variables)
 
     def _toolkit_variables(self) -> dict[str, str]:
         """The ``SM_*`` variables of SageMaker's training toolkit; an entry point of the job's own goes without them."""

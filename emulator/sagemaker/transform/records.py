@@ -22,6 +22,8 @@ from emulator.sagemaker.transform.json_path import JsonPath
 DEFAULT_PAYLOAD_MB = 6
 MIB = 2**20
 _FORMATS = ("text/csv", "application/json", "application/jsonlines")
+#: Of an object, decompressed. AWS publishes no such limit; this one keeps a gzip bomb from filling a laptop's memory.
+_MAX_BYTES = 2**30
 csv.field_size_limit(2**27)  # more than any payload; the module's own limit is 128 KiB
 
 
@@ -48,6 +50,7 @@ class Records:
         self._single = request.get("BatchStrategy") == "SingleRecord"
         self._gzip = given.get("CompressionType") == "Gzip"
         self._limit: int = request.get("MaxPayloadInMB", DEFAULT_PAYLOAD_MB) * MIB  # zero: none
+        self._most = _MAX_BYTES if self._split or not self._limit else self._limit
         self._input, self._output = (JsonPath(processing.get(f"{side}Filter") or "$") for side in ("Input", "Output"))
         self._join = processing.get("JoinSource") == "Input"
         types = given.get("ContentType"), output.get("Accept")
@@ -67,15 +70,17 @@ class Records:
     @property
     def read_limit(self) -> int | None:
         """How many bytes of an object are worth reading: one more than can be sent of one that is not split."""
-        return None if self._split or self._gzip or not self._limit else self._limit + 1
+        return None if self._gzip else self._most + 1
 
     def batches(self, content: bytes) -> Iterator[Batch]:
         """Split an object into what is sent at a time: all its records, in their order."""
         if self._gzip:
             try:
-                content = gzip.decompress(content)
+                content = gzip.GzipFile(fileobj=io.BytesIO(content)).read(self._most + 1)
             except (OSError, EOFError, zlib.error) as error:
                 raise ObjectFailed(f"ClientError: the object is not compressed with gzip: {error}") from None
+        if self._most != self._limit and len(content) > self._most:
+            raise ObjectFailed(f"ClientError: the object has more than {self._most:,} bytes, the local AWS's limit")
         records = [content] if self._document else _lines(content)
         sent = records if self._input.whole else [self._filtered(record) for record in records]
         if not self._split:

@@ -37,7 +37,7 @@ def input_fn(body, content_type):
 
 
 def put(aws: LocalSageMaker, files: dict[str, bytes]) -> str:
-    key = f"scripts/{uuid.uuid4().hex}.tar.gz"
+    key = f"scripts/{uuid.uuid4().hex}/{'n' * 300}"  # longer than a file may be named
     aws.s3.put_object(Bucket=BUCKET, Key=key, Body=tar_gz(files))
     return f"s3://{BUCKET}/{key}"
 

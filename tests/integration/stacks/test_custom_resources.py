@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import json
+import time
 from typing import Any
 
 import pytest
 from local_aws_harness import LAMBDA_TRUST
 from sagemaker_local import LocalSageMaker
+from waiting import wait_until
+
+from emulator.platform.running import lifecycle
 
 #: Does what its property Mode says at the first request, and succeeds at what follows, unless Mode is `undeletable`.
 SOURCE = """
@@ -79,3 +84,18 @@ def test_a_good_one_has_its_answer_and_failures_of_update_and_delete_show(aws: L
     assert aws.delete(stack)["StackStatus"] == "DELETE_COMPLETE"
     stack = aws.delete(aws.deploy("custom-undeletable", template("undeletable")))
     assert stack["StackStatus"] == "DELETE_FAILED" and "no such thing" in stack["Reasons"]
+
+
+def test_a_server_that_is_told_to_stop_waits_for_no_response_and_the_next_rolls_back(aws: LocalSageMaker) -> None:
+    text = json.dumps(template("silent")).replace('"ServiceTimeout": 5', '"ServiceTimeout": 600')
+    named = {"StackName": "custom-stopped"}
+    aws.cloudformation.create_stack(**named, TemplateBody=text, Capabilities=["CAPABILITY_IAM"])
+    events = aws.cloudformation.describe_stack_events
+    wait_until(lambda: "Thing" in {event["LogicalResourceId"] for event in events(**named)["StackEvents"]})
+    began = time.monotonic()
+    lifecycle.down(aws.state_dir)
+    assert time.monotonic() - began < 15, "it was killed"
+    assert "no response yet of Thing" in lifecycle.log_path(aws.state_dir).read_text()
+    aws.up()
+    found = aws.cloudformation.describe_stacks
+    wait_until(lambda: found(**named)["Stacks"][0]["StackStatus"] == "ROLLBACK_COMPLETE")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from urllib.parse import quote
 
 import pytest
 from local_aws_harness import LOGGING, refused
@@ -16,6 +17,8 @@ circle.append(circle)
 Point = collections.namedtuple("Point", "x y")
 
 def handler(event, context):
+    if event.get("queryStringParameters"):
+        return eval(event["queryStringParameters"]["return"])
     if "rawPath" in event:
         raise ValueError("secret")
     return eval(event["return"])
@@ -63,6 +66,16 @@ def test_errors_of_the_start_of_a_url_and_of_a_request(aws: LocalSageMaker, func
     url = aws.lambda_.create_function_url_config(FunctionName=function, AuthType="AWS_IAM")["FunctionUrl"]
     answer = aws.call(url)
     assert answer.status == 502 and b"secret" not in answer.data
+    for result, status in (
+        ("'headers': {'X-A': 'a\\r\\nX-B: 1'}", 502),
+        ("'headers': {'X A': '1'}", 502),
+        ("'cookies': ['a=b\\n']", 502),
+        ("'body': {}", 502),
+        ("'statusCode': 'many'", 502),
+        ("'headers': {'Content-Length': '1', 'Transfer-Encoding': 'chunked'}, 'body': 'whole'", 200),
+    ):
+        answer = aws.call(f"{url}?return=" + quote(f"{{'statusCode': 200, {result}}}", safe=""))
+        assert (answer.status, answer.data == b"whole") == (status, status == 200), result
     refused(aws.lambda_.invoke, "InvalidRequestContentException", FunctionName=function, Payload=b"{")
     for name, source in (("HandlerNotFound", "x = 1"), ("ImportModuleError", "import absent_module")):
         content = aws.lambda_.invoke(FunctionName=aws.function(name, source))["Payload"].read()

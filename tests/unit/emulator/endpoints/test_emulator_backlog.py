@@ -6,7 +6,9 @@ import asyncio
 import contextlib
 import json
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
+from unittest import mock
 
 import pytest
 from emulator_fixtures import FakeS3, make_host, raw_server, read_request, refusal
@@ -15,6 +17,7 @@ from served_fleets import fleet, variant
 from waiting import wait_until
 
 from emulator.platform.store import Store
+from emulator.sagemaker.artifacts import ArtifactError
 from emulator.sagemaker.endpoints.backlog import Backlog
 
 TOPICS = {"SuccessTopic": "done", "ErrorTopic": "failed"}
@@ -93,6 +96,21 @@ def test_results_failures_and_messages(tmp_path: Path) -> None:
             assert len(bench.values(name)) == times, name
 
     asyncio.run(asyncio.wait_for(main(), 30))
+
+
+def test_an_output_that_cannot_be_written_shows_in_the_log(tmp_path: Path) -> None:
+    lines: list[str] = []
+
+    async def main() -> None:
+        async with raw_server(respond) as port:
+            bench = Bench(tmp_path, port)
+            vars(bench.s3)["put_object"] = mock.Mock(side_effect=ArtifactError("denied"))
+            vars(bench.fleet.variants["A"].instances[0])["log"] = SimpleNamespace(write=lines.append)
+            bench.invoke(b"x", Inference_Id="mine")
+            await bench.until(lambda: lines)
+
+    asyncio.run(asyncio.wait_for(main(), 30))
+    assert lines == ["[sagemaker logs] [mine] ClientError: ResponseUpload failed: denied"]
 
 
 def test_what_is_acknowledged_outlives_the_server_and_expires_without_capacity(tmp_path: Path) -> None:

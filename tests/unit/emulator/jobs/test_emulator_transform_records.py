@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import gzip
 import io
 import itertools
 import json
@@ -27,6 +28,12 @@ def records(kind: str = "", split: str = "Line", **members: Any) -> Records:
     ends = {"TransformInput": {"SplitType": split, "ContentType": kind}}
     ends["TransformOutput"] = {"AssembleWith": split, "Accept": kind}
     return Records({"DataProcessing": processing, **ends, **members})
+
+
+def gzipped(split: str, limit: int) -> Records:
+    made = records(MaxPayloadInMB=limit, TransformInput={"SplitType": split, "CompressionType": "Gzip"})
+    made._most = min(made._most, 2 * MIB)
+    return made
 
 
 def finished(of: Records, content: bytes, answer: bytes | None = None) -> bytes:
@@ -113,6 +120,8 @@ def test_what_paths_select() -> None:
         (records(JSON, InputFilter="$.a"), b"[1]", b"1", "nothing is at $.a"),
         (records(MaxPayloadInMB=1), b"1\n" + bytes(MIB + 1), b"", "a record is larger than the payload limit (1048"),
         (records("", "None", MaxPayloadInMB=1), bytes(MIB + 1), b"", "the object is larger than the payload limit"),
+        (gzipped("None", 1), gzip.compress(bytes(4 * MIB)), b"", "the object is larger than the payload limit"),
+        (gzipped("Line", 1), gzip.compress(bytes(4 * MIB)), b"", "has more than 2,097,152 bytes"),
     ],
 )
 def test_what_fails_an_object(of: Records, content: bytes, answer: bytes, reason: str) -> None:

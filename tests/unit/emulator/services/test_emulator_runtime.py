@@ -123,6 +123,7 @@ def test_a_model_that_takes_too_long_is_a_model_error(monkeypatch: pytest.Monkey
         ({"path": "/endpoints/dogs/async-invocations"}, 400, "ValidationError", "is real-time: use InvokeEndpoint."),
         ({"path": "/endpoints/dogs/invocations/x"}, 404, "UnknownOperationException", "/x"),
         ({"x_amzn_sagemaker_target_model": "a.tar.gz"}, 400, "ValidationError", "TargetModel"),
+        ({"x_amzn_sagemaker_custom_attributes": "a" * 1025}, 400, "ValidationError", "customAttributes"),
         ({"x_amzn_sagemaker_session_id": "NEW_SESSION"}, 400, "ValidationError", "SessionId"),
     ],
 )
