@@ -13,7 +13,7 @@ from emulator.platform.host import Host
 from emulator.platform.store import Record, Store
 from emulator.sagemaker.artifacts import check_location, parse_s3_url
 from emulator.sagemaker.endpoints import backlog, serverless
-from emulator.sagemaker.resources import ENDPOINT_CONFIG, MODEL, Resources
+from emulator.sagemaker.resources import ENDPOINT_CONFIG, MODEL, MODEL_PACKAGE, Resources
 from emulator.sagemaker.roles import Role
 
 _TRUSTED = (
@@ -31,22 +31,43 @@ class Models:
         self._host = host
         self._models = Resources(store, MODEL)
         self._configs = Resources(store, ENDPOINT_CONFIG)
+        self._packages = Resources(store, MODEL_PACKAGE)
 
     @operation("CreateModel")
     def create_model(self, request: Payload, caller: Caller) -> Payload:
-        refuse("PrimaryContainer" not in request, "A model needs a PrimaryContainer.")
+        containers = [request["PrimaryContainer"]] if "PrimaryContainer" in request else []
+        containers += request.get("Containers", [])
+        refuse(len(containers) != 1, "A model has one container here: give a PrimaryContainer, or Containers of one.")
         refuse(
             "ExecutionRoleArn" not in request,
             "1 validation error detected: Value null at 'executionRoleArn' failed to satisfy constraint: "
             "Member must not be null",
         )
-        container = request["PrimaryContainer"]
+        container = self._resolve(containers[0], caller)
         refuse("Image" not in container, "A container needs an Image.")
         if "ModelDataUrl" in container:
             check_location(container["ModelDataUrl"])
         self._check_access(request["ExecutionRoleArn"], container.get("ModelDataUrl"), caller)
-        record = self._models.create(caller, {"EnableNetworkIsolation": False, **request})
+        record = self._models.create(
+            caller, {"EnableNetworkIsolation": False, **request, "PrimaryContainer": container}
+        )
         return {"ModelArn": record["ModelArn"]}
+
+    def _resolve(self, container: Payload, caller: Caller) -> Payload:
+        """Give a container what the version of a model has that it names; its own variables replace the version's."""
+        if "ModelPackageName" not in container:
+            return container
+        given = container.keys() & {"Image", "ModelDataUrl"}
+        refuse(bool(given), f"A container has a ModelPackageName or {', '.join(sorted(given))}, and not both.")
+        package = self._packages.require(caller, container["ModelPackageName"])
+        status, arn = package["ModelApprovalStatus"], package["ModelPackageArn"]
+        refuse(status != "Approved", f"The model package {arn} is {status}: set its ModelApprovalStatus to Approved.")
+        own, *others = package["InferenceSpecification"]["Containers"]
+        several = bool(others) or "ModelDataSource" in own or "AdditionalModelDataSources" in own
+        refuse(several, f"The model package {arn} must have one container here, with its data in one ModelDataUrl.")
+        members = {name: own[name] for name in ("Image", "ModelDataUrl") if name in own}
+        variables = {**own.get("Environment", {}), **container.get("Environment", {})}
+        return {**container, **members, "Environment": variables}
 
     def _check_access(self, arn: str, url: str | None, caller: Caller) -> None:
         """Refuse, as AWS does at once, a role that SageMaker cannot assume, and data that the role cannot read."""

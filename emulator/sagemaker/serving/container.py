@@ -44,7 +44,8 @@ class ServingContainer:
         if contract is None:
             raise ArtifactError(
                 f"the artifact has no program: the local AWS runs no images, it runs {' or '.join(_PROGRAM_PATHS)} of "
-                f"the artifact instead. Scripts are served as by AWS's {' and '.join(_CONTRACTS)}, not by {image}."
+                f"the artifact instead. Scripts are served as by AWS's {' and '.join(_CONTRACTS)}, not by {image}: "
+                "use one of these, or pack a program that answers GET /ping and POST /invocations"
             )
         submitted, code = self._given.get("SAGEMAKER_SUBMIT_DIRECTORY", ""), self._directory / "code"
         if contract == "scikit_learn" and submitted.startswith("s3://") and not code.exists():
@@ -71,7 +72,7 @@ class ServingContainer:
 def _fetch(role: Role, url: str | None, folder: Path) -> None:
     """Fetch an archive and unpack it into a folder, which exists only when it is complete."""
     if url is None:
-        raise ArtifactError("it has no ModelDataUrl.")
+        raise ArtifactError("it has no ModelDataUrl, and the local AWS runs no images that bring a model")
     bucket, key = artifacts.parse_s3_url(url)
     partial = folder.with_name("partial")
     shutil.rmtree(partial, ignore_errors=True)

@@ -90,8 +90,8 @@ def test_notebook_instances_go_through_their_states(sagemaker: SageMaker) -> Non
     assert call(sagemaker, "ListNotebookInstances") == {"NotebookInstances": []}
 
 
-def add_version(sagemaker: SageMaker, **members: Any) -> str:
-    specification = {"Containers": [CONTAINER]}
+def add_version(sagemaker: SageMaker, container: Payload = CONTAINER, **members: Any) -> str:
+    specification = {"Containers": [container]}
     return call(sagemaker, "CreateModelPackage", **{GROUP: "Dogs"}, InferenceSpecification=specification, **members)[
         "ModelPackageArn"
     ]
@@ -119,6 +119,25 @@ def test_versions_of_a_model_are_numbered_approved_and_listed(sagemaker: SageMak
     assert numbers(ModelApprovalStatus="PendingManualApproval") == [1]
     call(sagemaker, "DeleteModelPackage", ModelPackageName=second)
     assert add_version(sagemaker).endswith("/3")  # no number is used twice
+
+
+def test_a_model_is_made_of_an_approved_version(sagemaker: SageMaker) -> None:
+    call(sagemaker, "CreateModelPackageGroup", **{GROUP: "Dogs"})
+    arn = add_version(sagemaker, {**CONTAINER, "Environment": {"a": "1", "b": "1"}})
+    named = {"ModelPackageName": arn, "Environment": {"b": "2"}}
+    request = {name: value for name, value in MODEL.items() if name != "PrimaryContainer"} | {"Containers": [named]}
+    assert "PendingManualApproval" in refusal(lambda: call(sagemaker, "CreateModel", **request)).message
+    call(sagemaker, "UpdateModelPackage", ModelPackageArn=arn, ModelApprovalStatus="Approved")
+    call(sagemaker, "CreateModel", **request)
+    described = call(sagemaker, "DescribeModel", ModelName="Dog-Model")
+    expected = {**CONTAINER, **named, "Environment": {"a": "1", "b": "2"}}
+    assert (described["Containers"], described["PrimaryContainer"]) == ([named], expected)
+    both = {**named, **CONTAINER}
+    assert "and not both" in refusal(lambda: create_model(sagemaker, "b", PrimaryContainer=both)).message
+    source = {"S3DataSource": {"S3Uri": "s3://b/k/", "S3DataType": "S3Prefix", "CompressionType": "None"}}
+    folder = add_version(sagemaker, {"Image": IMAGE, "ModelDataSource": source}, ModelApprovalStatus="Approved")
+    error = refusal(lambda: create_model(sagemaker, "c", PrimaryContainer={"ModelPackageName": folder}))
+    assert "in one ModelDataUrl" in error.message
 
 
 def test_a_group_goes_when_it_is_empty(sagemaker: SageMaker) -> None:
@@ -255,7 +274,7 @@ CODES = {
 @pytest.mark.parametrize(
     ("operation", "members", "message"),
     [
-        ("CreateModel", {"PrimaryContainer": None, "Containers": [CONTAINER]}, "no Containers: give a Primary"),
+        ("CreateModel", {"Containers": [CONTAINER]}, "one container here"),
         ("CreateModel", {"ExecutionRoleArn": None}, "'executionRoleArn'"),
         ("CreateModel", {"PrimaryContainer": {"ModelDataUrl": "s3://b/k"}}, "needs an Image"),
         ("CreateModel", {"PrimaryContainer": {**CONTAINER, "ModelDataUrl": "https://a.com/x"}}, "not a location in S3"),
