@@ -12,11 +12,11 @@ from pathlib import Path
 
 import psutil
 import pytest
+from clone import ROOT, Project
 
 from emulator.platform.processes import process_started
 from emulator.platform.settings import free_port
 
-ROOT = Path(__file__).resolve().parents[3]
 EXAMPLES = ROOT / "tests/examples"
 MEMORY_BYTES = 150e6
 SDK_FOR_NODE = "@aws-sdk/client-s3@3.1175.0"
@@ -44,35 +44,25 @@ def test_its_variables_are_gone_and_it_is_not(local_aws_server):
 """
 
 
-class Stranger:
+class Stranger(Project):
     """A folder with an environment that has the distribution and `requirements`."""
 
     def __init__(self, folder: Path, *requirements: str | Path) -> None:
-        self.folder, self.variables = folder, {"HOME": str(folder), "SAGEMAKER_VALIDATE_ROLE": "false"}
-        self.path = f"{folder / 'environment/bin'}:{ROOT / 'node_modules/.bin'}:{os.environ['PATH']}"
+        path = f"{folder / 'environment/bin'}:{ROOT / 'node_modules/.bin'}:{os.environ['PATH']}"
+        own = {"HOME": str(folder), "SAGEMAKER_VALIDATE_ROLE": "false", "PATH": path}
+        super().__init__(folder, free_port(), {**os.environ, **own})
         uv = f"{sys.executable} -m uv"
         self.run(*f"{uv} build -q --no-build-isolation --python {sys.executable} -o dist {ROOT}/emulator".split())
         self.run(*f"{uv} venv -q --seed --python {sys.executable} environment".split())
         install = f"{uv} pip install -q --compile-bytecode --python environment/bin/python"  # as pip does
-        self.run(*install.split(), *(folder / "dist").glob("*.whl"))
+        self.run(*install.split(), *map(str, (folder / "dist").glob("*.whl")))
         # pip, where it is told to, finds builds of PyTorch without CUDA; uv does not.
         self.run("environment/bin/python", "-m", "pip", "install", "-q", "--no-compile", *requirements)
 
-    def run(self, *command: str | Path) -> str:
-        """Run a command there; stdout and stderr as one text."""
-        program = shutil.which(command[0], path=self.path)
-        done = subprocess.run(
-            [program or command[0], *command[1:]],
-            **{"cwd": self.folder, "env": {**os.environ, **self.variables, "PATH": self.path}},
-            **{"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True, "check": False},
-        )
-        assert done.returncode == 0, f"{command} ended with {done.returncode}:\n{done.stdout}"
-        return str(done.stdout)
-
     def up(self) -> psutil.Process:
-        said = self.run("loopback-aws", "up", "--port", str(free_port()))
+        said = self.run("loopback-aws", "up", "--port", str(self.port))
         exported = [line.removeprefix("export ").split("=", 1) for line in self.run("loopback-aws", "env").splitlines()]
-        self.variables |= dict(exported)
+        self.environment |= dict(exported)
         return psutil.Process(int(re.findall(r"process (\d+)", said)[0]))
 
 
@@ -92,7 +82,7 @@ def example(stranger: Callable[..., Stranger], tmp_path: Path) -> Callable[[str]
         made = stranger("-r", "requirements.txt")
         if name == "cdk":  # what AWS's Node runtimes bring, and the function that empties buckets needs
             made.run("npm", "install", "--no-fund", "--no-audit", "--loglevel=error", SDK_FOR_NODE)
-            made.variables["NODE_PATH"] = str(tmp_path / "node_modules")
+            made.environment["NODE_PATH"] = str(tmp_path / "node_modules")
         made.up()
         made.run("python", "-c", START)
         return made
@@ -104,10 +94,11 @@ def test_an_empty_server_is_small_and_the_plugin_costs_nothing_until_it_is_asked
     stranger: Callable[..., Stranger], tmp_path: Path
 ) -> None:
     installed = stranger("pytest")
+    elsewhere = {**installed.environment, "AWS_ENDPOINT_URL_S3": "https://s3.example.org", "AWS_SESSION_TOKEN": "x"}
     server = installed.up()
     whole = [server, *server.children(recursive=True)]
     assert sum(process.memory_info().rss for process in whole) < MEMORY_BYTES
-    installed.variables = {"AWS_ENDPOINT_URL_S3": "https://s3.example.org", "AWS_SESSION_TOKEN": "x"}
+    installed.environment = elsewhere
     (tmp_path / "test_it.py").write_text(TESTS)
     assert "2 passed" in installed.run("python", "-m", "pytest", "-q", "test_it.py")
     assert process_started(int(re.findall(r'"pid": (\d+)', (tmp_path / "server.json").read_text())[0])) is None

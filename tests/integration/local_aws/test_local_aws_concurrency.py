@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import threading
-from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -53,15 +53,6 @@ def call(aws: LocalAws, function: str = "warm", **event: str) -> dict[str, Any]:
     return dict(json.loads(answer["Payload"].read()))
 
 
-def metric(aws: LocalAws, name: str, statistic: str, **dimensions: str) -> float:
-    metric = {"Namespace": "AWS/Lambda", "MetricName": name, "Period": 3600, "Statistics": [statistic]}
-    metric["Dimensions"] = [{"Name": key, "Value": value} for key, value in dimensions.items()]
-    now, hour = datetime.now(UTC), timedelta(hours=1)
-    found = aws.client("cloudwatch").get_metric_statistics(**metric, StartTime=now - hour, EndTime=now + hour)
-    values = [point[statistic] for point in found["Datapoints"]]
-    return float({"Sum": sum, "Minimum": min}.get(statistic, max)(values))
-
-
 def status(aws: LocalAws, function: str = "warm") -> tuple[Any, ...]:
     config = aws.lambda_.get_provisioned_concurrency_config(FunctionName=function, Qualifier="live")
     return config["Status"], config["AvailableProvisionedConcurrentExecutions"], config.get("StatusReason")
@@ -91,13 +82,14 @@ def test_provisioned_concurrency_is_warm_whatever_happens(aws: LocalAws, tmp_pat
 
     # What CloudWatch has of it: four calls of the alias, of which one on demand, two at the same time.
     resource = {"FunctionName": "warm", "Resource": "warm:live"}
-    wait_until(lambda: metric(aws, "Invocations", "Sum", **resource) == 4)
-    assert metric(aws, "Invocations", "Sum", FunctionName="warm") == metric(aws, "Invocations", "Sum") == 4
-    assert metric(aws, "Errors", "Sum", **resource, ExecutedVersion="1") == 0
-    assert metric(aws, "ConcurrentExecutions", "Maximum", **resource) == 2
-    assert metric(aws, "ProvisionedConcurrencySpilloverInvocations", "Sum", **resource) == 1
-    assert metric(aws, "ProvisionedConcurrencyUtilization", "Maximum", **resource) == 1.0
-    assert metric(aws, "Duration", "Minimum", **resource) < metric(aws, "Duration", "Maximum", **resource)
+    value = functools.partial(aws.statistic, "AWS/Lambda")
+    wait_until(lambda: value("Invocations", **resource) == 4)
+    assert value("Invocations", FunctionName="warm") == value("Invocations") == 4
+    assert value("Errors", **resource, ExecutedVersion="1") == 0
+    assert value("ConcurrentExecutions", "Maximum", **resource) == 2
+    assert value("ProvisionedConcurrencySpilloverInvocations", **resource) == 1
+    assert value("ProvisionedConcurrencyUtilization", "Maximum", **resource) == 1.0
+    assert value("Duration", "Minimum", **resource) < aws.statistic("AWS/Lambda", "Duration", "Maximum", **resource)
 
     # The alias moves to a version that starts, and stays where it is when the version does not.
     moved = aws.deploy("warm", template(role, SOURCE + "\n", "Two", 1), update=True)

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-from datetime import UTC, datetime, timedelta
-from typing import Any
 
 from local_aws_harness import LOGGING, LocalAws, policy
 from waiting import wait_until
@@ -40,13 +38,6 @@ def states(aws: LocalAws) -> dict[str, str]:
     return {kind: alarm["StateValue"] for kind, several in alarms.items() for alarm in several}
 
 
-def total(aws: LocalAws) -> float:
-    now = datetime.now(UTC)
-    asked: dict[str, Any] = {"Period": 3600 * 24, "Statistics": ["Sum"], "EndTime": now + timedelta(minutes=1)}
-    answer = aws.client("cloudwatch").get_metric_statistics(**METRIC, **asked, StartTime=now - timedelta(minutes=9))
-    return float(sum(point["Sum"] for point in answer["Datapoints"]))
-
-
 def test_alarms_of_a_stack_act_and_metrics_outlive_the_server(aws: LocalAws) -> None:
     aws.cloudformation.create_stack(StackName="s", TemplateBody=json.dumps(TEMPLATE))
     (alarm,) = wait_until(lambda: aws.client("cloudwatch").describe_alarms()["MetricAlarms"])
@@ -61,7 +52,7 @@ def test_alarms_of_a_stack_act_and_metrics_outlive_the_server(aws: LocalAws) -> 
     wait_until(lambda: states(aws)["MetricAlarms"] == "INSUFFICIENT_DATA")
     aws.kill()
     aws.up()
-    assert total(aws) == 6
+    assert aws.statistic("N", "m", d="1") == 6
     aws.client("cloudwatch").delete_alarms(AlarmNames=["any"])
     aws.cloudformation.delete_stack(StackName="s")
     wait_until(lambda: not states(aws))

@@ -22,10 +22,7 @@ def output(aws: LocalSageMaker, answer: dict[str, Any]) -> Any:
 
 
 def counted(aws: LocalSageMaker, name: str, endpoint: str) -> float:
-    dimensions = [{"Name": "EndpointName", "Value": endpoint}, {"Name": "VariantName", "Value": "v"}]
-    asked = {"Period": 86400, "Statistics": ["Sum"], "StartTime": time.time() - 900, "EndTime": time.time() + 60}
-    query = {"Namespace": "AWS/SageMaker", "MetricName": name, "Dimensions": dimensions, **asked}
-    return sum(point["Sum"] for point in aws.client("cloudwatch").get_metric_statistics(**query)["Datapoints"])
+    return aws.statistic("AWS/SageMaker", name, EndpointName=endpoint, VariantName="v")
 
 
 def test_a_queue_is_worked_off_with_the_rights_of_the_role_and_outlives_the_server(aws: LocalSageMaker) -> None:

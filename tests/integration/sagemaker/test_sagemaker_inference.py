@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import json
-import uuid
 
 import pytest
 from botocore.exceptions import ClientError
 from emulator_fixtures import tar_gz
 from sagemaker_jobs import TransformJob
-from sagemaker_local import BUCKET, IMAGE, LocalSageMaker
+from sagemaker_local import IMAGE, LocalSageMaker
 from waiting import wait_until
 
 PYTORCH = "763104351884.dkr.ecr.us-east-1.amazonaws.com/pytorch-inference:2.6.0-cpu-py312-ubuntu22.04-sagemaker"
@@ -36,25 +35,13 @@ def input_fn(body, content_type):
 """
 
 
-def put(aws: LocalSageMaker, files: dict[str, bytes]) -> str:
-    key = f"scripts/{uuid.uuid4().hex}/{'n' * 300}"  # longer than a file may be named
-    aws.s3.put_object(Bucket=BUCKET, Key=key, Body=tar_gz(files))
-    return f"s3://{BUCKET}/{key}"
-
-
-def model(aws: LocalSageMaker, role: str, image: str, files: dict[str, bytes], **environment: str) -> str:
-    name, container = f"m-{uuid.uuid4().hex[:8]}", {"Image": image, "ModelDataUrl": put(aws, files)}
-    container_of = {**container, "Environment": environment}
-    aws.sagemaker.create_model(ModelName=name, ExecutionRoleArn=role, PrimaryContainer=container_of)
-    return name
-
-
 def test_a_script_beside_the_model_is_served_as_by_scikit_learns_container(aws: LocalSageMaker, role: str) -> None:
     """As SKLearnModel.deploy of the SDK sends it."""
-    code = put(aws, {"script.py": SCALING, "helper.py": b"", "requirements.txt": b"numpy\n"})
+    code = aws.put(tar_gz({"script.py": SCALING, "helper.py": b"", "requirements.txt": b"numpy\n"}))
     environment = {"SAGEMAKER_PROGRAM": "script.py", "SAGEMAKER_SUBMIT_DIRECTORY": code}
-    workers = {"SAGEMAKER_MODEL_SERVER_WORKERS": "2"}
-    endpoint = aws.endpoint(aws.config(model(aws, role, SCIKIT_LEARN, {"data": b"weights"}, **environment, **workers)))
+    environment["SAGEMAKER_MODEL_SERVER_WORKERS"] = "2"
+    model = aws.model(aws.put(tar_gz({"data": b"weights"})), role, environment, SCIKIT_LEARN)
+    endpoint = aws.endpoint(aws.config(model))
     invoke, group = aws.runtime.invoke_endpoint, f"/aws/sagemaker/Endpoints/{endpoint}"
     answer = invoke(EndpointName=endpoint, Body=b"1,2\n3,4\n", ContentType="text/csv", Accept="text/csv")
     assert (answer["ContentType"], answer["Body"].read()) == ("text/csv; charset=utf-8", b"2.0,4.0\n6.0,8.0\n")
@@ -67,7 +54,7 @@ def test_a_script_beside_the_model_is_served_as_by_scikit_learns_container(aws: 
 
 
 def test_a_script_in_the_artifact_is_served_as_by_pytorchs_container(aws: LocalSageMaker, role: str) -> None:
-    made = model(aws, role, PYTORCH, {"code/inference.py": NETWORK})
+    made = aws.model(aws.put(tar_gz({"code/inference.py": NETWORK})), role, image=PYTORCH)
     answer = aws.runtime.invoke_endpoint(EndpointName=aws.endpoint(aws.config(made)), Body=b"3")
     assert [len(row) for row in json.loads(answer["Body"].read())] == [2, 2, 2]
     job = TransformJob(aws, made, {"a": b"1", "b": b"2"})
@@ -91,6 +78,7 @@ def test_a_script_in_the_artifact_is_served_as_by_pytorchs_container(aws: LocalS
 def test_what_cannot_be_served_fails_the_endpoint_with_the_reason(
     aws: LocalSageMaker, role: str, image: str, script: bytes, reason: str
 ) -> None:
-    endpoint = aws.endpoint(aws.config(model(aws, role, image, {"code/inference.py": script})))
+    model = aws.model(aws.put(tar_gz({"code/inference.py": script})), role, image=image)
+    endpoint = aws.endpoint(aws.config(model))
     described = aws.sagemaker.describe_endpoint(EndpointName=endpoint)
     assert (described["EndpointStatus"], reason in described["FailureReason"]) == ("Failed", True), described

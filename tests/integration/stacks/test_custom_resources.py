@@ -7,7 +7,7 @@ import time
 from typing import Any
 
 import pytest
-from local_aws_harness import LAMBDA_TRUST
+from local_aws_harness import custom_resource
 from sagemaker_local import LocalSageMaker
 from waiting import wait_until
 
@@ -38,20 +38,8 @@ def handler(event, context):
 
 
 def template(mode: str) -> dict[str, Any]:
-    code = {"Code": {"ZipFile": SOURCE}, "Handler": "index.handler", "Runtime": "python3.14", "Timeout": 10}
-    thing = {
-        "ServiceToken": {"Fn::GetAtt": ["F", "Arn"]},
-        "Mode": mode,
-        "ServiceTimeout": 5 if mode == "silent" else 60,
-    }
-    return {
-        "Resources": {
-            "Role": {"Type": "AWS::IAM::Role", "Properties": {"AssumeRolePolicyDocument": LAMBDA_TRUST}},
-            "F": {"Type": "AWS::Lambda::Function", "Properties": {**code, "Role": {"Fn::GetAtt": ["Role", "Arn"]}}},
-            "Thing": {"Type": "Custom::Thing", "Properties": thing},
-        },
-        "Outputs": {"Answer": {"Value": {"Fn::GetAtt": ["Thing", "Answer"]}}},
-    }
+    seconds = 5 if mode == "silent" else 60
+    return custom_resource({"ZipFile": SOURCE}, "python3.14", Mode=mode, ServiceTimeout=seconds)
 
 
 @pytest.mark.parametrize(

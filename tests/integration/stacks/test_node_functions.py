@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import pytest
-from local_aws_harness import LAMBDA_TRUST, zipped
+from local_aws_harness import custom_resource, zipped
 from sagemaker_local import BUCKET, local_aws
 
 #: A function of Node that answers its custom resource by what a package of the SDK exports.
@@ -14,7 +13,7 @@ NODE = """
 const { answer } = require("@aws-sdk/client-answer");
 exports.handler = async (event) => {
   const same = { StackId: event.StackId, RequestId: event.RequestId, LogicalResourceId: event.LogicalResourceId };
-  const body = JSON.stringify({ Status: "SUCCESS", PhysicalResourceId: "p", Data: { answer }, ...same });
+  const body = JSON.stringify({ Status: "SUCCESS", PhysicalResourceId: "p", Data: { Answer: answer }, ...same });
   await fetch(event.ResponseURL, { method: "PUT", body });
 };
 """
@@ -24,16 +23,9 @@ def test_a_function_of_node_runs_with_what_is_installed(tmp_path: Path, monkeypa
     package = tmp_path / "node_modules" / "@aws-sdk" / "client-answer"
     package.mkdir(parents=True)
     (package / "index.js").write_text("exports.answer = 'installed';")
-    code = {"Code": {"S3Bucket": BUCKET, "S3Key": "node.zip"}, "Handler": "index.handler", "Runtime": "nodejs24.x"}
-    template: dict[str, Any] = {
-        "Resources": {
-            "Role": {"Type": "AWS::IAM::Role", "Properties": {"AssumeRolePolicyDocument": LAMBDA_TRUST}},
-            "F": {"Type": "AWS::Lambda::Function", "Properties": {**code, "Role": {"Fn::GetAtt": ["Role", "Arn"]}}},
-            "Bucket": {"Type": "AWS::S3::Bucket", "Properties": {"Tags": [{"Key": "empty", "Value": "me"}]}},
-            "Thing": {"Type": "Custom::Thing", "Properties": {"ServiceToken": {"Fn::GetAtt": ["F", "Arn"]}}},
-        },
-        "Outputs": {"Answer": {"Value": {"Fn::GetAtt": ["Thing", "answer"]}}, "Bucket": {"Value": {"Ref": "Bucket"}}},
-    }
+    template = custom_resource({"S3Bucket": BUCKET, "S3Key": "node.zip"}, "nodejs24.x")
+    bucket = {"Type": "AWS::S3::Bucket", "Properties": {"Tags": [{"Key": "empty", "Value": "me"}]}}
+    template["Resources"]["Bucket"], template["Outputs"]["Bucket"] = bucket, {"Value": {"Ref": "Bucket"}}
     monkeypatch.delenv("NODE_PATH", raising=False)
     with local_aws(tmp_path / "state") as aws:
         aws.s3.put_object(Bucket=BUCKET, Key="node.zip", Body=zipped({"index.js": NODE}))
@@ -42,10 +34,10 @@ def test_a_function_of_node_runs_with_what_is_installed(tmp_path: Path, monkeypa
         aws.down()
         aws.up()
         stack = aws.deploy("with", template)
-        answer, bucket = (output["OutputValue"] for output in stack["Outputs"])
+        answer, name = (output["OutputValue"] for output in stack["Outputs"])
         assert answer == "installed", stack["Reasons"]
         # By its tag the CDK's function knows which bucket it may empty.
-        assert {"Key": "empty", "Value": "me"} in aws.s3.get_bucket_tagging(Bucket=bucket)["TagSet"]
+        assert {"Key": "empty", "Value": "me"} in aws.s3.get_bucket_tagging(Bucket=name)["TagSet"]
         deployment = {"Resources": {"D": {"Type": "Custom::CDKBucketDeployment", "Properties": {}}}}
         with pytest.raises(
             aws.cloudformation.exceptions.ClientError, match=r"has no BucketDeployment \(D\): .*s3 sync"

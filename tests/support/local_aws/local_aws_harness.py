@@ -11,7 +11,7 @@ import signal
 import sqlite3
 import zipfile
 from collections.abc import Callable, Mapping
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -54,6 +54,22 @@ def zipped(files: Mapping[str, bytes | str]) -> bytes:
         for name, content in files.items():
             archive.writestr(name, content)
     return buffer.getvalue()
+
+
+def custom_resource(code: dict[str, Any], runtime: str, **properties: Any) -> dict[str, Any]:
+    """A template of a function, and of a ``Thing`` that it makes, whose attribute ``Answer`` is an output."""
+    function = {"Code": code, "Handler": "index.handler", "Runtime": runtime, "Role": {"Fn::GetAtt": ["Role", "Arn"]}}
+    return {
+        "Resources": {
+            "Role": {"Type": "AWS::IAM::Role", "Properties": {"AssumeRolePolicyDocument": LAMBDA_TRUST}},
+            "F": {"Type": "AWS::Lambda::Function", "Properties": {**function, "Timeout": 10}},
+            "Thing": {
+                "Type": "Custom::Thing",
+                "Properties": {"ServiceToken": {"Fn::GetAtt": ["F", "Arn"]}, **properties},
+            },
+        },
+        "Outputs": {"Answer": {"Value": {"Fn::GetAtt": ["Thing", "Answer"]}}},
+    }
 
 
 #: What a function needs to have a log.
@@ -180,6 +196,14 @@ class LocalAws:
 
     def call(self, url: str, body: bytes = b"{}", key: dict[str, str] | None = None) -> urllib3.BaseHTTPResponse:
         return self.send("POST", url, body, sign="lambda", key=key, content_type="application/octet-stream")
+
+    def statistic(self, namespace: str, metric: str, statistic: str = "Sum", **dimensions: str) -> float:
+        """A statistic of a metric over the last hour."""
+        request = {"Namespace": namespace, "MetricName": metric, "Statistics": [statistic], "Period": 24 * 3600}
+        request["Dimensions"] = [{"Name": name, "Value": value} for name, value in dimensions.items()]
+        now, hour = datetime.now(UTC), timedelta(hours=1)
+        found = self.client("cloudwatch").get_metric_statistics(**request, StartTime=now - hour, EndTime=now + hour)
+        return {"Sum": sum, "Minimum": min}.get(statistic, max)(point[statistic] for point in found["Datapoints"])
 
     def function(self, name: str, source: str) -> str:
         """The ARN of a new function, whose role nothing is allowed."""

@@ -5,8 +5,8 @@ from __future__ import annotations
 import uuid
 from typing import Any
 
-from emulator_fixtures import tar_gz, training_job
-from sagemaker_local import BUCKET, ENDED, IMAGE, LocalSageMaker
+from emulator_fixtures import tar_gz, tuning_job
+from sagemaker_local import BUCKET, ENDED, LocalSageMaker
 from waiting import wait_until
 
 #: AWS does not say that it keeps the checkpoints of the training jobs apart, so a program has to.
@@ -98,28 +98,21 @@ class Tuning:
             ranges = {"CategoricalParameterRanges": [{"Name": "lr", "Values": list(lr)}]}
         aws.s3.put_object(Bucket=BUCKET, Key="code/tuned.tar.gz", Body=tar_gz({"train.py": PROGRAM.encode()}))
         toolkit = {"sagemaker_program": "train.py", "sagemaker_submit_directory": f"s3://{BUCKET}/code/tuned.tar.gz"}
-        algorithm = {"TrainingImage": IMAGE, "TrainingInputMode": "File"}
-        definition = training_job(
-            RoleArn=role,
-            AlgorithmSpecification={**algorithm, "MetricDefinitions": [{"Name": "loss", "Regex": "loss=([0-9.]+)"}]},
-            StaticHyperParameters={**toolkit, **(static or {})},
-            OutputDataConfig={"S3OutputPath": f"s3://{BUCKET}/training"},
-            CheckpointConfig={"S3Uri": CHECKPOINTS},
-        )
-        del definition["TrainingJobName"]
-        aws.sagemaker.create_hyper_parameter_tuning_job(
-            HyperParameterTuningJobName=self.name,
-            HyperParameterTuningJobConfig={
-                "Strategy": strategy,
-                "HyperParameterTuningJobObjective": {"Type": "Minimize", "MetricName": "loss"},
-                "ResourceLimits": {"MaxNumberOfTrainingJobs": jobs, "MaxParallelTrainingJobs": parallel},
-                "ParameterRanges": ranges,
-                "RandomSeed": 7,
-                **(config or {}),
-            },
-            TrainingJobDefinition=definition,
-            **members,
-        )
+        searching = {
+            "Strategy": strategy,
+            "ResourceLimits": {"MaxNumberOfTrainingJobs": jobs, "MaxParallelTrainingJobs": parallel},
+            "ParameterRanges": ranges,
+            "RandomSeed": 7,
+            **(config or {}),
+        }
+        request = tuning_job(searching, HyperParameterTuningJobName=self.name, **members)
+        request["TrainingJobDefinition"] |= {
+            "RoleArn": role,
+            "StaticHyperParameters": {**toolkit, **(static or {})},
+            "OutputDataConfig": {"S3OutputPath": f"s3://{BUCKET}/training"},
+            "CheckpointConfig": {"S3Uri": CHECKPOINTS},
+        }
+        aws.sagemaker.create_hyper_parameter_tuning_job(**request)
 
     def stop(self) -> None:
         self.aws.sagemaker.stop_hyper_parameter_tuning_job(HyperParameterTuningJobName=self.name)

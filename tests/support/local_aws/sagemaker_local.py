@@ -162,14 +162,19 @@ class LocalSageMaker(LocalAws):
         with contextlib.closing(Store(self.state_dir)) as store:
             return [point for point in read_points(store, self.job(job)["TrainingJobArn"]) if point.name == metric]
 
-    def artifact(self, version: str, bucket: str = BUCKET, **files: bytes) -> str:
-        key = f"artifacts/{uuid.uuid4().hex}/model.tar.gz"
-        self.s3.put_object(Bucket=bucket, Key=key, Body=model_archive(version, **files))
+    def put(self, archive: bytes, bucket: str = BUCKET) -> str:
+        key = f"archives/{uuid.uuid4().hex}/{'n' * 300}.tar.gz"  # longer than a file may be named
+        self.s3.put_object(Bucket=bucket, Key=key, Body=archive)
         return f"s3://{bucket}/{key}"
 
-    def model(self, location: str, role: str, environment: dict[str, str] | None = None, **members: Any) -> str:
+    def artifact(self, version: str, bucket: str = BUCKET, **files: bytes) -> str:
+        return self.put(model_archive(version, **files), bucket)
+
+    def model(
+        self, location: str, role: str, environment: dict[str, str] | None = None, image: str = IMAGE, **members: Any
+    ) -> str:
         name = f"m-{uuid.uuid4().hex[:8]}"
-        container = {"Image": IMAGE, "ModelDataUrl": location, "Environment": environment or {}}
+        container = {"Image": image, "ModelDataUrl": location, "Environment": environment or {}}
         self.sagemaker.create_model(ModelName=name, ExecutionRoleArn=role, PrimaryContainer=container, **members)
         return name
 
