@@ -14,7 +14,15 @@ from emulator.sagemaker.instance_quotas import LIMITED, InstanceQuotas
 from emulator.sagemaker.model_packages import ModelPackages
 from emulator.sagemaker.models import Models
 from emulator.sagemaker.notebooks import LifecycleConfigs, NotebookInstances
-from emulator.sagemaker.resources import ENDPOINT_CONFIG, KINDS, MODEL_PACKAGE, MODEL_PACKAGE_GROUP, Resources, Tags
+from emulator.sagemaker.resources import (
+    ENDPOINT_CONFIG,
+    KINDS,
+    MODEL,
+    MODEL_PACKAGE,
+    MODEL_PACKAGE_GROUP,
+    Resources,
+    Tags,
+)
 from emulator.sagemaker.training.operations import TrainingJobs
 from emulator.sagemaker.transform.operations import TransformJobs
 from emulator.sagemaker.tuning.operations import TuningJobs
@@ -39,6 +47,8 @@ class SageMaker(Service):
             resources = Resources(self._store, kind)
             self._handlers[f"Describe{kind.member}"] = resources.describe
             self._handlers[f"List{kind.member}s"] = resources.list_page
+        for kind in (MODEL, ENDPOINT_CONFIG, MODEL_PACKAGE):  # no use of them keeps one
+            self._handlers[f"Delete{kind.member}"] = Resources(self._store, kind).delete_named
         for jobs in (self.training_jobs, self.tuning_jobs, self.transform_jobs):
             self._handlers[f"Stop{jobs.kind.member}"] = jobs.stop_job
         self.register(*self._lives, Models(host, self._store), ModelPackages(self._store))

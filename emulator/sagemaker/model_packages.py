@@ -83,10 +83,6 @@ class ModelPackages:
         self._packages.change(arn, change)
         return {"ModelPackageArn": arn}
 
-    @operation("DeleteModelPackage")
-    def delete(self, request: Payload, caller: Caller) -> None:
-        self._packages.delete(self._packages.require(caller, request["ModelPackageName"])["ModelPackageArn"])
-
     @operation("ListModelPackages")
     def list_all(self, request: Payload, caller: Caller) -> Payload:
         refuse("ModelPackageGroupName" not in request, _VERSIONS_ONLY)

@@ -72,7 +72,7 @@ class Models:
     def _check_access(self, arn: str, url: str | None, caller: Caller) -> None:
         """Refuse, as AWS does at once, a role that SageMaker cannot assume, and data that the role cannot read."""
         try:
-            role = Role(self._host, arn, "SageMaker", caller.region)
+            role = Role(self._host, arn, caller.region)
         except ServiceError:
             refuse(True, f'The execution role ARN "{arn}" is invalid. Please ensure that the role {_TRUSTED}')
         bucket, key = parse_s3_url(url or "s3://none/")
@@ -82,10 +82,6 @@ class Models:
             refuse(error.response["ResponseMetadata"]["HTTPStatusCode"] == 404, f"Could not find model data at {url}.")
             unreadable = f'Could not access model data at {url}. Please ensure that the role "{arn}" {_TRUSTED}'
             refuse(True, f"{unreadable} {_READABLE.format(caller.region)}")
-
-    @operation("DeleteModel")
-    def delete_model(self, request: Payload, caller: Caller) -> None:
-        self._models.delete(self._models.require(caller, request["ModelName"])["ModelArn"])
 
     @operation("CreateEndpointConfig")
     def create_config(self, request: Payload, caller: Caller) -> Payload:
@@ -113,10 +109,6 @@ class Models:
             "ModelName.",
         )
         return self._models.require(caller, variant["ModelName"])
-
-    @operation("DeleteEndpointConfig")
-    def delete_config(self, request: Payload, caller: Caller) -> None:
-        self._configs.delete(self._configs.require(caller, request["EndpointConfigName"])["EndpointConfigArn"])
 
 
 def _check_variant(variant: Payload) -> None:

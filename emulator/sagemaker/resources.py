@@ -156,6 +156,9 @@ class Resources:
     def describe(self, request: Payload, caller: Caller) -> Payload:
         return self.show(self.require(caller, request[self.kind.name_member]))
 
+    def delete_named(self, request: Payload, caller: Caller) -> None:
+        self.delete(self.require(caller, request[self.kind.name_member])[self.kind.arn_member])
+
     def show(self, record: Record) -> Payload:
         return project(record, _output(f"Describe{self.kind.member}"))
 

@@ -18,13 +18,13 @@ _CONFIG = Config(
 
 
 class Role:
-    """An execution role, assumed under a name that other services see; ServiceError without SageMaker's trust."""
+    """An execution role, whose session has SageMaker's name; ServiceError without SageMaker's trust."""
 
-    def __init__(self, host: Host, arn: str, session_name: str, region: str) -> None:
+    def __init__(self, host: Host, arn: str, region: str) -> None:
         self.arn = arn
         self._host = host
         self.region = region
-        self._credentials = host.role_credentials(arn, session_name)
+        self._credentials = host.role_credentials(arn, "SageMaker")
 
     def environment(self) -> dict[str, str]:
         return {

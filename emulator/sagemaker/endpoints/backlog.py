@@ -243,7 +243,7 @@ class Backlog:
         began, key = time.perf_counter(), (variant.role_arn, record["Region"], service)
         try:
             if key not in self._clients:
-                self._clients[key] = Role(self._host, key[0], "SageMaker", key[1]).client(service)
+                self._clients[key] = Role(self._host, key[0], key[1]).client(service)
             result = work(self._clients[key])
         except (ArtifactError, BotoCoreError, ClientError, ServiceError) as error:
             self._count(record, variant, f"{name}Failures")

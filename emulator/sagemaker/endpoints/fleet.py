@@ -94,7 +94,7 @@ class Variant:
         if self._stopped:
             raise FleetError(f"The {self._title} has been stopped.")
         try:
-            role = Role(self._host, self._model["ExecutionRoleArn"], "SageMaker", self._region)
+            role = Role(self._host, self._model["ExecutionRoleArn"], self._region)
             container = ServingContainer(role, self._model, self._directory)
         except (ServiceError, ArtifactError, OSError) as error:
             raise FleetError(f"The model of {self._title} cannot be loaded: {error}") from None
@@ -243,7 +243,7 @@ class Fleet:
             for instance in variant.instances[:1]:
                 instance.log.write(line)
 
-        role = Role(self._host, role_arn, "SageMaker", self.region)
+        role = Role(self._host, role_arn, self.region)
         seconds = self._host.clock.seconds(CAPTURE_SECONDS)
         return Capture(role, self._captured, f"{self.endpoint}/{variant.name}", report, seconds)
 

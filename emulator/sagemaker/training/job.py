@@ -71,7 +71,7 @@ class TrainingRun(Run):
         """Do everything; the secondary status that the job ends with."""
         if self._stop_requested.is_set():
             raise JobStopped("Stopped")
-        role = Role(self._host, self._job["RoleArn"], "SageMaker", self._region)
+        role = Role(self._host, self._job["RoleArn"], self._region)
         s3 = role.client("s3")
         while (end := self._attempt(role, s3)) == "Interrupted":
             self._wait_for_capacity()

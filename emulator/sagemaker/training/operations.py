@@ -36,7 +36,7 @@ class TrainingJobs(Jobs):
 
     def check_access(self, request: Payload, caller: Caller) -> None:
         """Refuse, as AWS does at once, a role that SageMaker cannot assume, and channels in which it finds nothing."""
-        role = Role(self._host, request["RoleArn"], "SageMaker", caller.region)
+        role = Role(self._host, request["RoleArn"], caller.region)
         for channel in request.get("InputDataConfig", []):
             check_objects(role, channel["DataSource"]["S3DataSource"]["S3Uri"])
 

@@ -111,7 +111,7 @@ class TransformRun(Run):
 
     def _work(self) -> str:
         shutil.rmtree(self._directory, ignore_errors=True)
-        role = Role(self._host, self._job["Model"]["ExecutionRoleArn"], "SageMaker", self._region)
+        role = Role(self._host, self._job["Model"]["ExecutionRoleArn"], self._region)
         s3 = role.client("s3")
         try:
             inputs = find_inputs(s3, self._job["TransformInput"]["DataSource"]["S3DataSource"])

@@ -27,7 +27,7 @@ class TransformJobs(Jobs):
     def create(self, request: Payload, caller: Caller) -> Payload:
         _check(request)
         model = self._models.require(caller, request["ModelName"])
-        Role(self._host, model["ExecutionRoleArn"], "SageMaker", caller.region)  # refused at once without its trust
+        Role(self._host, model["ExecutionRoleArn"], caller.region)  # refused at once without its trust
         # The job keeps the model as it is now: its deletion does not disturb the job.
         record = self._jobs.create(caller, request, TransformJobStatus="InProgress", Model=model)
         self._begin(record)

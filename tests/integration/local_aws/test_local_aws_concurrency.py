@@ -8,7 +8,7 @@ import threading
 from pathlib import Path
 from typing import Any
 
-from local_aws_harness import LAMBDA_TRUST, LocalAws, function_archive, refused
+from local_aws_harness import LAMBDA_TRUST, LocalAws, refused
 from waiting import wait_until
 
 #: A period of a minute takes a second.
@@ -152,10 +152,7 @@ def test_what_is_kept_warm_goes_with_its_function_and_its_alias(aws: LocalAws) -
 
 def make(aws: LocalAws, role: str, name: str = "scaled") -> None:
     """Make a function with an alias that keeps one environment warm, and wait for it."""
-    code = {"ZipFile": function_archive(SOURCE)}
-    aws.lambda_.create_function(
-        FunctionName=name, Runtime="python3.14", Role=role, Handler="app.handler", Code=code, Publish=True
-    )
+    aws.function(name, SOURCE, role, Publish=True)
     aws.lambda_.create_alias(FunctionName=name, Name="live", FunctionVersion="1")
     asked = {"Qualifier": "live", "ProvisionedConcurrentExecutions": 1}
     assert aws.lambda_.put_provisioned_concurrency_config(FunctionName=name, **asked)["Status"] == "IN_PROGRESS"

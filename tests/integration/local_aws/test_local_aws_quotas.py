@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import pytest
-from local_aws_harness import LAMBDA_TRUST, LocalAws, function_archive, refused
+from local_aws_harness import LAMBDA_TRUST, LocalAws, refused
 
 QUOTAS = {
     "Concurrent executions": 200,
@@ -12,11 +11,6 @@ QUOTAS = {
 }
 CONDITIONS = {"quotas": QUOTAS}
 HANDLER = "def handler(event, context):\n    return 1\n"
-
-
-@pytest.fixture(scope="module")
-def role(aws: LocalAws) -> str:
-    return aws.role("function", LAMBDA_TRUST)
 
 
 def values(aws: LocalAws, service: str, operation: str = "list_service_quotas") -> dict[str, float]:
@@ -32,10 +26,9 @@ def test_service_quotas_lists_what_holds_and_what_aws_gives_by_default(aws: Loca
     assert (defaults["ml.m5.large for endpoint usage"], defaults["ml.t2.medium for endpoint usage"]) == (0.0, 2.0)
 
 
-def test_a_hundred_executions_stay_unreserved(aws: LocalAws, role: str) -> None:
+def test_a_hundred_executions_stay_unreserved(aws: LocalAws) -> None:
     for name in ("f", "g"):
-        function = {"FunctionName": name, "Runtime": "python3.14", "Handler": "app.handler", "Role": role}
-        aws.lambda_.create_function(**function, Code={"ZipFile": function_archive(HANDLER)}, Publish=True)
+        aws.function(name, HANDLER, Publish=True)
 
     def unreserved() -> int:
         return aws.lambda_.get_account_settings()["AccountLimit"]["UnreservedConcurrentExecutions"]
@@ -82,7 +75,8 @@ def test_an_account_without_builds_builds_nothing(aws: LocalAws) -> None:
     assert codebuild.start_build(projectName="MEDIUM")["build"]["id"]
 
 
-def test_a_stack_that_wants_more_concurrency_than_there_is_fails_and_leaves_nothing(aws: LocalAws, role: str) -> None:
+def test_a_stack_that_wants_more_concurrency_than_there_is_fails_and_leaves_nothing(aws: LocalAws) -> None:
+    role = aws.role("function", LAMBDA_TRUST)
     function = {"Runtime": "python3.14", "Handler": "index.handler", "Role": role, "Code": {"ZipFile": HANDLER}}
     properties = {**function, "ReservedConcurrentExecutions": 101}
     stack = aws.deploy("s", {"Resources": {"It": {"Type": "AWS::Lambda::Function", "Properties": properties}}})

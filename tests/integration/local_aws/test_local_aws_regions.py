@@ -6,7 +6,7 @@ import copy
 import json
 
 import pytest
-from local_aws_harness import LAMBDA_TRUST, function_archive, refused
+from local_aws_harness import LAMBDA_TRUST, refused
 from sagemaker_local import LocalSageMaker
 
 HERE, THERE = "us-east-1", "eu-central-1"
@@ -39,8 +39,7 @@ def fill(aws: LocalSageMaker, region: str, role: str) -> None:
     aws.logs.create_log_group(logGroupName="g")
     aws.client("cloudwatch").put_metric_data(Namespace="n", MetricData=[{"MetricName": "m", "Value": 1.0}])
     aws.client("kms").create_key()
-    function = {"Runtime": "python3.14", "Handler": "app.handler", "Role": "arn:aws:iam::000000000000:role/function"}
-    aws.lambda_.create_function(FunctionName="f", **function, Code={"ZipFile": function_archive(FUNCTION)})
+    aws.function("f", FUNCTION, "arn:aws:iam::000000000000:role/function")
     where = {} if region == HERE else {"CreateBucketConfiguration": {"LocationConstraint": region}}
     aws.s3.create_bucket(Bucket=f"models-of-{region}", **where)
     model = aws.model(aws.artifact(region, f"models-of-{region}"), role)

@@ -8,7 +8,7 @@ import pytest
 from botocore.exceptions import ClientError
 from emulator_fixtures import tar_gz
 from sagemaker_jobs import TransformJob
-from sagemaker_local import IMAGE, LocalSageMaker
+from sagemaker_local import LocalSageMaker
 from waiting import wait_until
 
 PYTORCH = "763104351884.dkr.ecr.us-east-1.amazonaws.com/pytorch-inference:2.6.0-cpu-py312-ubuntu22.04-sagemaker"
@@ -72,7 +72,6 @@ def test_a_script_in_the_artifact_is_served_as_by_pytorchs_container(aws: LocalS
             b"",
             "pytorch-inference and sagemaker-scikit-learn, not by 76310435",
         ),
-        (IMAGE, b"", "the artifact has no program: the local AWS runs no images"),
     ],
 )
 def test_what_cannot_be_served_fails_the_endpoint_with_the_reason(

@@ -205,14 +205,11 @@ class LocalAws:
         found = self.client("cloudwatch").get_metric_statistics(**request, StartTime=now - hour, EndTime=now + hour)
         return {"Sum": sum, "Minimum": min}.get(statistic, max)(point[statistic] for point in found["Datapoints"])
 
-    def function(self, name: str, source: str) -> str:
+    def function(self, name: str, source: str, role: str = "", **options: Any) -> str:
         """The ARN of a new function, whose role nothing is allowed."""
-        role = self.role(f"{name}-function", LAMBDA_TRUST)
-        code = {"ZipFile": function_archive(source)}
-        made = self.lambda_.create_function(
-            FunctionName=name, Runtime="python3.14", Role=role, Handler="app.handler", Timeout=30, Code=code
-        )
-        return str(made["FunctionArn"])
+        role, code = role or self.role(f"{name}-function", LAMBDA_TRUST), {"ZipFile": function_archive(source)}
+        program = {"Runtime": "python3.14", "Handler": "app.handler", "Timeout": 30, "Code": code}
+        return str(self.lambda_.create_function(FunctionName=name, Role=role, **program, **options)["FunctionArn"])
 
     def deploy(
         self,
