@@ -14,6 +14,9 @@ from emulator.ministack.door.principals import listed
 from emulator.platform.errors import ServiceError
 from emulator.platform.running.layout import access_key_id
 
+#: Access keys of the sessions that services keep, by service and role.
+_kept: dict[tuple[str, str], str] = {}
+
 
 def open_session(service: str, role_arn: str, session_name: str) -> dict[str, str]:
     """Assume a role on behalf of a service, such as sagemaker.amazonaws.com.
@@ -21,13 +24,7 @@ def open_session(service: str, role_arn: str, session_name: str) -> dict[str, st
     The session ends with the server only: a process cannot be handed new environment variables, as containers are.
     A role that does not exist, or does not trust the service, is a ValidationException.
     """
-    account, role = _role(role_arn)
-    if role is None or not _trusts(role, service, account):
-        raise ServiceError(
-            "ValidationException",
-            f"Could not assume role {role_arn}. Please ensure that the role exists and allows principal "
-            f"'{service}' to assume the role.",
-        )
+    account, role = _assumed(service, role_arn)
     name, session = role["RoleName"], session_name[:64]  # as long as a name of a session may be
     credentials = {
         "AWS_ACCESS_KEY_ID": access_key_id("ASIA"),
@@ -44,6 +41,26 @@ def open_session(service: str, role_arn: str, session_name: str) -> dict[str, st
         },
     )
     return credentials
+
+
+def acting_as(service: str, role_arn: str) -> str:
+    """Give the access key of the one session of a role that a service keeps, as long as the role trusts it."""
+    _, role = _assumed(service, role_arn)
+    place = service, role["RoleId"]
+    if _kept.get(place) not in sts._sessions:
+        _kept[place] = open_session(service, role_arn, service.partition(".")[0])["AWS_ACCESS_KEY_ID"]
+    return _kept[place]
+
+
+def _assumed(service: str, role_arn: str) -> tuple[str, dict[str, Any]]:
+    account, role = _role(role_arn)
+    if role is None or not _trusts(role, service, account):
+        raise ServiceError(
+            "ValidationException",
+            f"Could not assume role {role_arn}. Please ensure that the role exists and allows principal "
+            f"'{service}' to assume the role.",
+        )
+    return account, role
 
 
 def _role(role_arn: str) -> tuple[str, dict[str, Any] | None]:

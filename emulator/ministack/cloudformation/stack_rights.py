@@ -41,6 +41,7 @@ _VERBS = {
 }
 #: By the service in a type's name, where it is not IAM's name in capitals.
 _NAMESPACES = {"applicationautoscaling": "application-autoscaling"}
+_METHODS = {"Create": ("POST", "PUT"), "Update": ("PATCH", "PUT"), "Delete": ("DELETE",)}
 #: Types that change nothing.
 _INERT = ("AWS::CDK::", "AWS::CloudFormation::")
 _CUSTOM = ("Custom::", "AWS::CloudFormation::CustomResource")
@@ -185,6 +186,8 @@ def _needed(
         return
     _, service, thing = resource_type.split("::", 2)
     namespace = _NAMESPACES.get(service.lower(), service.lower())
+    if namespace == "apigateway":  # whose actions are HTTP's methods
+        verbs, thing = _METHODS[verbs[0]], ""
     was, boundary = (each.get("PermissionsBoundary") for each in (old, properties))
     yield [f"{namespace}:{verb}{thing}" for verb in verbs], "*", {BOUNDARY: was}
     if boundary != was:
@@ -193,7 +196,7 @@ def _needed(
     if namespace == "iam" and verbs[0] != "Delete":
         yield ["iam:PutRolePolicy"], "*", {BOUNDARY: boundary}
         yield ["iam:AttachRolePolicy"], "*", {BOUNDARY: boundary}
-    elif verbs[0] != "Delete":
+    elif verbs[0] not in ("Delete", "DELETE"):
         context = {"iam:PassedToService": f"{passed_roles.PRINCIPALS.get(namespace, namespace)}.amazonaws.com"}
         for role in sorted(passed_roles.named(properties)):
             yield ["iam:PassRole"], role, context

@@ -17,7 +17,7 @@ from urllib.parse import parse_qs, quote
 from ministack import app
 from ministack.core import iam_evaluator, responses
 from ministack.core.sigv4 import decode_header_value
-from ministack.services import lambda_svc, s3
+from ministack.services import apigateway_v1, lambda_svc, s3
 from starlette.responses import Response
 
 from emulator.ministack.cloudformation import custom_resources
@@ -33,6 +33,8 @@ ASGIApp = Callable[[Any, Any, Any], Awaitable[None]]
 _HOST = re.compile(r"(127\.0\.0\.1|localhost|\[::1\])(:\d+)?", re.ASCII)
 #: Of MiniStack's own pages, which begin with an underscore as no bucket does, those whose address only one party knows.
 _SECRET_ADDRESSES = ("/_ministack/cfn-response/", "/_ministack/cfn-signal/")
+#: Where stages of REST APIs are called.
+_STAGES = "/_aws/execute-api/"
 #: What a custom resource may answer on AWS (CloudFormation's guide, "Custom resource response objects"), in bytes.
 _LONGEST_RESPONSE = 4096
 #: How S3 lets a body go unsigned, or signed in chunks. All else states the hash of its body.
@@ -41,6 +43,8 @@ _S3_PAYLOAD = re.compile(
 )
 #: Said of every request: the loopback interface stands for TLS, which the policy of CDK's bootstrap bucket demands.
 _HTTPS = (b"x-forwarded-proto", b"https")
+#: Statuses of responses that have no body (RFC 9110, sections 15.3.5 and 15.4.5).
+_WITHOUT_BODY = (204, 304)
 _ONCE = re.compile(rb"host|origin|authorization|content-type|x-amz-(?!meta-).*")
 
 
@@ -76,9 +80,24 @@ def gate(inner: ASGIApp) -> ASGIApp:
                 scope = {**scope, "headers": [*(each for each in scope["headers"] if each[0] != _HTTPS[0]), _HTTPS]}
             except RefusedError as refused:
                 handle = refused.response
-        await handle(scope, receive, send)
+        await handle(scope, receive, _framed(send))
 
     return app
+
+
+def _framed(send: Any) -> Any:
+    """Leave out the body of a response that has none by its status: a client would take it for the next response."""
+    bodiless = False
+
+    async def framed(message: Any) -> None:
+        nonlocal bodiless
+        if message["type"] == "http.response.start":
+            bodiless = message["status"] in _WITHOUT_BODY
+        elif bodiless and message["type"] == "http.response.body":
+            message = {**message, "body": b""}
+        await send(message)
+
+    return framed
 
 
 async def _read(receive: Any, path: str, limit: int | None) -> bytes:
@@ -189,8 +208,8 @@ class _Request:
 
     @functools.cached_property
     def _public(self) -> bool:
-        """Whether it is for a function URL, which may be open to everybody; MiniStack asks its configuration."""
-        return app._parse_lambda_url(self.host, self.path) is not None
+        """Whether it is for a function URL or a REST API, which may be open to everybody; MiniStack finds out."""
+        return self.path.startswith(_STAGES) or app._parse_lambda_url(self.host, self.path) is not None
 
     @functools.cached_property
     def _service(self) -> str:
@@ -205,15 +224,18 @@ class _Request:
         raise _refused(403, "MissingAuthenticationTokenException", "Missing Authentication Token")
 
     def _check_origin(self) -> None:
-        """Refuse what pages of other sites send, unless the function URL that is called allows it."""
+        """Refuse what pages of other sites send, unless the function URL or the REST API that is called allows it."""
         origin = self.headers.get("origin")
         preflight = self.method == "OPTIONS" and not self._public
         if (origin in (None, f"http://{self.host}") and not preflight) or self._cors_allows():
             return
-        message = "Pages of other sites may call function URLs with a CORS configuration only."
+        message = "Pages of other sites may call function URLs with CORS, and APIs that answer OPTIONS, only."
         raise _refused(403, "ForbiddenOrigin", message)
 
     def _cors_allows(self) -> bool:
+        if self.path.startswith(_STAGES) and (api := app._parse_execute_api_url(self.host, self.path)):
+            name, stage, path = api
+            return bool(apigateway_v1.method_authorization_type(name, stage, "OPTIONS", path) == "NONE")
         url = app._parse_lambda_url(self.host, self.path)
         resolved = lambda_svc.resolve_function_url(url[0]) if url else None
         return bool(resolved and lambda_svc._function_url_cors_headers(resolved[-1], self.headers))

@@ -18,7 +18,19 @@ from emulator.ministack.door import operations
 #: By MiniStack's name; the last line is ours.
 SERVICES = frozenset(
     {
-        *("cloudformation", "codebuild", "dynamodb", "ec2", "ecr", "events", "iam", "kms", "lambda", "logs"),
+        *(
+            "apigateway",
+            "cloudformation",
+            "codebuild",
+            "dynamodb",
+            "ec2",
+            "ecr",
+            "events",
+            "iam",
+            "kms",
+            "lambda",
+            "logs",
+        ),
         *("monitoring", "s3", "sns", "ssm", "sts", "tagging"),
         *("application-autoscaling", "sagemaker", "sagemaker-runtime", "service-quotas"),
     }
@@ -44,12 +56,22 @@ _TYPES = frozenset(
         *("AWS::DynamoDB::GlobalTable", "AWS::SNS::Subscription"),
     }
 )
-#: All that a service does here: rules with a schedule, and tables that neither import nor export nor stream.
+_OF_APIS = ("RestApi", "Deployment", "Stage", "Model", "RequestValidator", "ApiKey", "UsagePlan")
+#: All that a service does here: REST APIs without authorizers and domains, rules with a schedule, and tables that
+#: neither import nor export nor stream.
 ONLY = {
     "events": {
         *("PutRule", "DeleteRule", "DescribeRule", "ListRules", "EnableRule", "DisableRule", "PutTargets"),
         *("RemoveTargets", "ListTargetsByRule", "ListRuleNamesByTarget", "TagResource", "UntagResource"),
         "ListTagsForResource",
+    },
+    "apigateway": {
+        *("CreateRestApi", "CreateResource", "PutMethod", "PutMethodResponse", "PutIntegration"),
+        *("PutIntegrationResponse", "CreateDeployment", "CreateStage", "CreateModel", "CreateRequestValidator"),
+        *("CreateApiKey", "CreateUsagePlan", "CreateUsagePlanKey", "GetAccount", "GetMethod", "GetIntegration"),
+        *("GetResources", "GetResource", "GetMethodResponse", "GetIntegrationResponse", "GetUsagePlanKeys"),
+        *(f"Get{name}{s}" for name in _OF_APIS for s in ("", "s")),
+        *(f"Delete{name}" for name in (*_OF_APIS, "Resource", "Method", "Integration", "UsagePlanKey")),
     },
     "dynamodb": {
         *("CreateTable", "DeleteTable", "DescribeTable", "ListTables", "UpdateTimeToLive", "DescribeTimeToLive"),
@@ -78,7 +100,8 @@ def missing(
     if service == "lambda" and method == "POST":
         named = [path.rstrip("/").rpartition("/")[2]]
     elif only := ONLY.get(service):
-        name = headers.get("x-amz-target", "").rpartition(".")[2]
+        route = operations.route(service, method, path, query) if service == "apigateway" else None
+        name = route or headers.get("x-amz-target", "").rpartition(".")[2] or f"{method} {path}"
         return None if name in only else f"The local AWS does not do this by {service}: {name}."
     elif service in ("logs", "tagging"):
         named = [headers.get("x-amz-target", "").rpartition(".")[2]]

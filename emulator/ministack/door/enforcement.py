@@ -14,6 +14,7 @@ from ministack import app
 from ministack.core import iam_evaluator
 from ministack.core.iam_evaluator import AuthError, EvalContext, _resource_policy
 from ministack.core.responses import get_account_id, get_region
+from ministack.services import apigateway_v1
 
 from emulator.ministack.door.signatures import Signature
 from emulator.ministack.patching import around
@@ -154,11 +155,14 @@ def _mismatch(access_key_id: str, iam_action: str, service: str, resource_arn: s
         return failed("UnrecognizedClientException", "The security token included in the request is invalid.")
     if not access_key_id:
         return None
-    called = SIGNING_NAMES.get(service, service)
+    of_api = iam_action.startswith("execute-api:")
+    called = "execute-api" if of_api else SIGNING_NAMES.get(service, service)
     if signed.service != called:
         return failed("SignatureDoesNotMatch", f"Credential should be scoped to correct service: '{called}'.")
-    # All else is looked for in the region that was signed for; a function URL is in one.
+    # All else is looked for in the region that was signed for; a function URL is in one, and so is a REST API.
     region = resource_arn.split(":")[3] if iam_action == "lambda:InvokeFunctionUrl" and resource_arn != "*" else ""
+    if of_api and (scope := apigateway_v1.find_api_scope(resource_arn.split(":")[5].partition("/")[0])):
+        region = scope[1]
     if region not in ("", signed.region):
         return failed("SignatureDoesNotMatch", f"Credential should be scoped to a valid region, not '{signed.region}'.")
     return None

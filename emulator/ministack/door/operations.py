@@ -49,9 +49,11 @@ def action(service: str, method: str, path: str, headers: Mapping[str, str], que
     elif service in QUERY_SERVICES:
         prefixes = [f"{_METRICS}."] if service == "monitoring" else []
         name = _after_prefix(target, prefixes) if target else (query.get("Action") or [None])[0]
+    elif service == "apigateway":
+        name = method
     elif service == "lambda":
-        route = _lambda_route(method, path, query)
-        name = route and _LAMBDA_ACTIONS.get(route, route)
+        operation = route(service, method, path, query)
+        name = operation and _LAMBDA_ACTIONS.get(operation, operation)
     elif service == "s3":
         name = iam_actions._s3_action(method, path, query)
     else:
@@ -92,6 +94,8 @@ def ambiguity(
             return "This service takes no form."
         if service == "lambda":
             return _ambiguous_lambda(method, path, headers, body, parameters)
+        if service == "apigateway":
+            return members.foreign(service, route(service, method, path, query) or "", content(body), query, headers)
         if target is None:
             return None
         if parameters:
@@ -117,7 +121,7 @@ def _ambiguous_lambda(
     """Say in which way a function's version or alias is named twice, or what is none of the operation's."""
     if "x-amz-qualifier" in headers:
         return "The qualifier belongs into the query."
-    operation = _lambda_route(method, path, parameters) or ""
+    operation = route("lambda", method, path, parameters) or ""
     match = _FUNCTION.match(path)
     qualifier = lambda_svc._resolve_name_and_qualifier(match[1])[1] if match else None
     if qualifier and operation and not members.takes("lambda", operation, "Qualifier"):
@@ -158,19 +162,20 @@ def _ambiguous_deletion(method: str, query: Mapping[str, Any], body: bytes) -> s
     return None if known else "The XML you provided did not validate against our published schema."
 
 
-def _lambda_route(method: str, path: str, query: Mapping[str, Any]) -> str | None:
+def route(service: str, method: str, path: str, query: Mapping[str, Any]) -> str | None:
+    """Name the operation of a service whose operations are paths; None for none of its."""
     path = path.removesuffix("/")
-    for route_method, pattern, parameter, name in _lambda_routes():
+    for route_method, pattern, parameter, name in _routes(service):
         if method == route_method and pattern.fullmatch(path) and (not parameter or parameter in query):
             return name
     return None
 
 
 @functools.cache
-def _lambda_routes() -> list[tuple[str, re.Pattern[str], str, str]]:
+def _routes(service: str) -> list[tuple[str, re.Pattern[str], str, str]]:
     """Method, path, a parameter that tells the route from one of the same path, and operation; literal paths first."""
     routes = []
-    for name in (model := service_model("lambda")).operation_names:
+    for name in (model := service_model(service)).operation_names:
         http = model.operation_model(name).http
         path, _, parameter = http["requestUri"].partition("?")
         pattern = re.sub(r"\\\{\w+\\\}", "[^/]+", re.escape(path.removesuffix("/")))

@@ -17,7 +17,7 @@ from emulator.ministack.patching import around_service
 from emulator.platform.errors import Response
 
 #: A member by or below which an input names a role, or an instance profile, which holds one.
-MEMBER = re.compile(r"role|instanceprofile", re.IGNORECASE)
+MEMBER = re.compile(r"role|instanceprofile|^credentials$", re.IGNORECASE)
 _ROLE_ARN = re.compile(r"arn:aws:iam::\d*:role/.+")
 _PROFILE_ARN = re.compile(r"arn:aws:iam::\d*:instance-profile/(.+/)?(?P<name>.+)")
 #: They name roles without handing them to a service, hold data that looks like it, or take none.

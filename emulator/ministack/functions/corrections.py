@@ -33,7 +33,7 @@ ASYNC_PAYLOAD_LIMIT = 1024 * 1024
 
 #: As it is stored: without the port, which may be another one tomorrow.
 _STORED_URL = re.compile(r"https://(?P<id>[a-z0-9]{32})\.lambda-url\.[a-z0-9-]+\.on\.aws/")
-_LOCAL_URL = re.compile(r"http://127\.0\.0\.1:\d+/_aws/lambda-url/")
+_LOCAL_URL = re.compile(r"http://127\.0\.0\.1:\d+(?=/_aws/(lambda-url|execute-api)/)")
 _URL_PATH = re.compile(r"/functions/[^/]+/urls?(\?|$)")
 
 # How long the answer of a function waits for its log lines: for the first, for a further one, and at most. A function
@@ -49,8 +49,8 @@ _START = "import runpy, sys; sys.path.append(sys.argv.pop(1)); runpy.run_path(sy
 
 
 def moved(text: str, endpoint_url: str) -> str:
-    """Write the local function URLs in a text as they are on this server, whatever port an earlier one had."""
-    return _LOCAL_URL.sub(f"{endpoint_url}/_aws/lambda-url/", text)
+    """Write the local URLs of functions and APIs in a text as they are on this server, on whatever port they were."""
+    return _LOCAL_URL.sub(endpoint_url, text)
 
 
 def install(endpoint_url: str, processes: ProcessRegistry, private: Collection[str]) -> None:
@@ -148,7 +148,8 @@ def wrap_handlers(
         return provision
 
     handlers = provisioners._RESOURCE_HANDLERS[resource_type]
-    replaced = {"create": wrapped(handlers["create"], 1), "update": wrapped(handlers["update"], 2)}
+    places = {"create": 1, "update": 2}
+    replaced = {name: wrapped(handlers[name], at) for name, at in places.items() if name in handlers}
     provisioners._RESOURCE_HANDLERS[resource_type] = {**handlers, **replaced}
 
 

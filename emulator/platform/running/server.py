@@ -43,6 +43,7 @@ class LocalAws:
         from emulator.autoscaling import resources
         from emulator.autoscaling.service import ApplicationAutoScaling
         from emulator.ministack import identity, instances, limits, routing, scheduled_rules, tagging, usage
+        from emulator.ministack.apigateway import control, execution, integrations
         from emulator.ministack.cloudformation import interruptions, resource_types, stack_rights, stack_rules
         from emulator.ministack.cloudwatch import log_events, notifications
         from emulator.ministack.cloudwatch.alarms import CloudWatch
@@ -99,6 +100,9 @@ class LocalAws:
         notifications.install()
         log_events.install()
         scheduled_rules.install(clock, self._cloudwatch)
+        control.install(endpoint_url)
+        integrations.Integrations(self._sagemaker.runtime).install()
+        execution.Executions(self._cloudwatch, self._durability.note_change).install()
         tagging.install(host.account, self._sagemaker.tagged)
         stack_rules.install()
         managed.install()

@@ -217,7 +217,10 @@ def test_what_the_server_writes_is_its_owners_alone(aws: LocalAws) -> None:
     ("sign", "method", "path", "headers"),
     [
         ("states", "POST", "/", {"x_amz_target": "AWSStepFunctions.ListStateMachines"}),
-        ("apigateway", "GET", "/restapis", {}),
+        ("apigateway", "PATCH", "/restapis/0123abcd", {}),
+        *(("apigateway", "POST", path, {}) for path in ("/restapis?mode=import", "/restapis/0123abcd/authorizers")),
+        *(("apigateway", "GET", path, {}) for path in ("/domainnames", "/v2/apis", "//restapis", "/restapis//")),
+        ("apigateway", "POST", "/restapis/0123abcd/prod/_user_request_/pictures", {}),
         ("autoscaling", "GET", "/?Action=DescribeAutoScalingGroups", {}),
         ("cloudformation", "POST", "/?Action=CreateChangeSet&DeploymentMode=REVERT_DRIFT", {}),
         ("lambda", "POST", "/2015-03-31/event-source-mappings", {}),

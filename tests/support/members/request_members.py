@@ -44,7 +44,8 @@ CODE = {
 #: By MiniStack's name of a service, its code.
 MODULES = {
     **{name: f"{name}.py" for name in ("ec2", "kms", "sns", "ssm")},
-    **{"cloudformation": "cloudformation", "events": "eventbridge.py", "lambda": "lambda_svc.py"},
+    **{"apigateway": "apigateway_v1.py", "cloudformation": "cloudformation"},
+    **{"events": "eventbridge.py", "lambda": "lambda_svc.py"},
     **{"logs": "cloudwatch_logs.py", "monitoring": "cloudwatch.py"},
 }
 
