@@ -34,6 +34,7 @@ from emulator.ministack.apigateway.integrations import (
 )
 from emulator.ministack.door.enforcement import admitted, refusal, service_may
 from emulator.ministack.functions.corrections import SYNC_PAYLOAD_LIMIT
+from emulator.ministack.functions.results import remapped
 from emulator.ministack.patching import around
 from emulator.platform.errors import Response, ServiceError
 from emulator.platform.monitoring import Monitoring
@@ -87,7 +88,7 @@ class Executions:
             except ValueError as wrong:
                 execution.failed(str(wrong))
                 answer = 502, {"Content-Type": JSON}, b'{"message": "Internal server error"}'
-            status, back, content = answer
+            status, back, content = answer = answer[0], remapped(answer[1]), answer[2]
             back.setdefault("x-amzn-requestid", context["requestId"])
             milliseconds = round((time.perf_counter() - began) * 1000)
             integration = round(execution.seconds * 1000)
@@ -224,4 +225,5 @@ def _proxy_response(inner: Callable[..., Any], result: dict[str, Any]) -> Any:
     well_formed = isinstance(said, dict) and said.keys() <= _PROXY_MEMBERS and isinstance(said.get("body"), str | None)
     if not result.get("throttle") and (result.get("error") or not well_formed):
         return None, "Internal server error"
-    return inner(result) if result.get("throttle") else ({"statusCode": 200, **(said or {})}, None)
+    answer, _ = inner(result if result.get("throttle") else {**result, "body": {"statusCode": 200, **(said or {})}})
+    return (answer, None) if answer else (None, "Internal server error")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import json
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -67,5 +67,9 @@ def _of_url(inner: Callable[..., Any], result: dict[str, Any]) -> Any:
             return None, None
     except (AttributeError, TypeError, ValueError):
         return None, None
-    remapped = {f"x-amzn-Remapped-{n}" if n.lower() in _FRAMING else n: value for n, value in named.items()}
-    return {**response, "headers": remapped}, problem
+    return {**response, "headers": remapped(named)}, problem
+
+
+def remapped(headers: Mapping[str, Any]) -> dict[str, Any]:
+    """Rename what says how long a message is: that is the server's to say."""
+    return {f"x-amzn-Remapped-{n}" if n.lower() in _FRAMING else n: value for n, value in headers.items()}

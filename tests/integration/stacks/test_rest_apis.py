@@ -36,7 +36,8 @@ def handler(event, context):
         return {"statusCode": 200, "headers": {"X-Seen": "a\\r\\nb: c"}}
     if event.get("body") == "malformed":
         return {"statusCode": 200, "hello": "world"}
-    return {"statusCode": 201, "headers": {"X-Seen": event["path"]}, "body": json.dumps(event["body"])}
+    headers = {"X-Seen": event["path"], "Content-Length": "1"}
+    return {"statusCode": 201, "headers": headers, "body": json.dumps(event["body"])}
 """
 ACCESS_LOG = "$context.requestId $context.status $context.identity.userArn"
 
