@@ -19,6 +19,17 @@ from emulator.quotas.service import CONCURRENT_EXECUTIONS, Quotas, builds
 
 #: How much concurrency no function may reserve, in an account that has more than this.
 _LEAST_UNRESERVED = 100
+#: Variables that Lambda sets itself (Lambda's guide, "Defined runtime environment variables").
+_RESERVED = frozenset(
+    {
+        *("_HANDLER", "_X_AMZN_TRACE_ID", "LAMBDA_RUNTIME_DIR", "LAMBDA_TASK_ROOT"),
+        *("AWS_DEFAULT_REGION", "AWS_EXECUTION_ENV", "AWS_REGION", "AWS_ACCESS_KEY", "AWS_ACCESS_KEY_ID"),
+        *("AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN"),
+        *(f"AWS_LAMBDA_{name}" for name in ("FUNCTION_NAME", "FUNCTION_MEMORY_SIZE", "FUNCTION_VERSION")),
+        *(f"AWS_LAMBDA_{name}" for name in ("INITIALIZATION_TYPE", "LOG_GROUP_NAME", "LOG_STREAM_NAME", "RUNTIME_API")),
+    }
+)
+_MOST_VARIABLES = 4096  # bytes, names and values
 _MACHINES = {"LINUX_CONTAINER": "Linux", "ARM_CONTAINER": "ARM"}
 _SIZES = {"SMALL": "Small", "MEDIUM": "Medium", "LARGE": "Large", "XLARGE": "XLarge", "2XLARGE": "2XLarge"}
 
@@ -46,6 +57,8 @@ class _Concurrency:
         around(lambda_svc, "_put_function_concurrency", functools.partial(_unless, self._reservation))
         around(lambda_svc, "_put_provisioned_concurrency", functools.partial(_unless, self._provisioning))
         around(lambda_svc, "_get_provisioned_concurrency", _provisioned_concurrency)
+        for name in ("_create_function", "_update_config"):
+            around(lambda_svc, name, _with_variables)
         for name in ("_create_alias", "_update_alias"):
             around(lambda_svc, name, functools.partial(_unless, _weighted))
         wrap_handlers("AWS::Lambda::Function", before=self._function_of_a_stack)
@@ -59,7 +72,7 @@ class _Concurrency:
         return status, headers, json.dumps(answer).encode()
 
     def _function_of_a_stack(self, identity: str, properties: Any) -> None:
-        _fail(self._reservation(properties.get("FunctionName") or identity, properties))
+        _fail(self._reservation(properties.get("FunctionName") or identity, properties) or _variables(properties))
 
     def _alias_of_a_stack(self, identity: str, properties: Any) -> None:
         _fail(_weighted(identity, properties))
@@ -109,6 +122,25 @@ class _Concurrency:
             f"Specified {member} for function decreases account's UnreservedConcurrentExecution below its minimum "
             f"value of [{self._minimum}]."
         )
+
+
+def _with_variables(inner: Callable[..., Response], *request: Any) -> Response:
+    if refused := _variables(request[-1]):
+        return error_response_json("InvalidParameterValueException", refused)  # type: ignore[no-any-return]
+    return inner(*request)
+
+
+def _variables(function: Any) -> str | None:
+    """Say what is wrong with the variables that a function is to have."""
+    variables = (function.get("Environment") or {}).get("Variables") or {}
+    problem = "Lambda was unable to configure your environment variables because the environment variables you have"
+    if reserved := sorted(_RESERVED & variables.keys()):
+        return (
+            f"{problem} provided contains reserved keys that are currently not supported for modification. Reserved "
+            f"keys used in this request: {', '.join(reserved)}"
+        )
+    size = len("".join(f"{name}{value}" for name, value in variables.items()).encode())
+    return f"{problem} provided exceeded the 4KB limit." if size > _MOST_VARIABLES else None
 
 
 def _unless(reason: Callable[..., str | None], inner: Callable[..., Response], name: str, *arguments: Any) -> Response:
