@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import base64
 import json
+import operator
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, ClassVar
 from urllib.parse import quote_plus, unquote_plus
 
@@ -19,6 +20,10 @@ from emulator.sagemaker.transform.json_path import JsonPath
 
 #: How often a loop of API Gateway runs at most.
 _MOST_ROUNDS = 1000
+#: What one rendering may take: a template of few words could keep the whole server busy, or fill its memory.
+_MOST_BLOCKS, _DEEPEST, _LONGEST, _BITS = 100_000, 50, 10 * 1024 * 1024, 63
+#: Under this name, which no template can write, the variables have what has been used of it.
+_USED = ""
 _TEXT = {
     "contains": lambda text, part: part in text,
     "endsWith": str.endswith,
@@ -27,8 +32,8 @@ _TEXT = {
     "isEmpty": lambda text: not text,
     "length": len,
     "matches": lambda text, pattern: re.fullmatch(pattern, text) is not None,
-    "replace": str.replace,
-    "replaceAll": lambda text, pattern, by: re.sub(pattern, by, text),
+    "replace": lambda text, part, by: text.replace(part, _replaced(text, by, text.count(part))),
+    "replaceAll": lambda text, pattern, by: re.sub(pattern, _replaced(text, by, len(text) + 1), text),
     "split": lambda text, pattern: _split(text, pattern),
     "startsWith": str.startswith,
     "substring": lambda text, start, end=None: text[start:end],
@@ -106,27 +111,77 @@ def _attribute(thing: Any, name: str) -> Any:
 def _written(value: Any) -> str:
     """Write a value as Java does: a map's members with =, a list as JSON."""
     if isinstance(value, dict):
-        return "{" + ", ".join(f"{key}={_written(item)}" for key, item in value.items()) + "}"
-    if isinstance(value, list):
-        return "[" + ",".join(map(_written_in_list, value)) + "]"
-    return value if isinstance(value, str) else json.dumps(value, default=str)
+        text = "{" + ", ".join(f"{key}={_written(item)}" for key, item in value.items()) + "}"
+    elif isinstance(value, list):
+        text = "[" + ",".join(map(_written_in_list, value)) + "]"
+    else:
+        text = value if isinstance(value, str) else json.dumps(value, default=str)
+    _bounded(len(text))
+    return text
 
 
 def _written_in_list(value: Any) -> str:
     return json.dumps(value, ensure_ascii=False) if isinstance(value, str) else _written(value)
 
 
-class _Range(airspeed.Range):  # type: ignore[misc]
-    def calculate(self, namespace: Any, loader: Any) -> Any:
-        numbers = super().calculate(namespace, loader)
-        if len(numbers) > _MOST_ROUNDS:
+class _Block(airspeed.Block):  # type: ignore[misc]
+    def evaluate_raw(self, stream: Any, namespace: Any, loader: Any) -> None:
+        if namespace.get("velocityCount", 0) > _MOST_ROUNDS:
             raise ValueError(f"#foreach runs {_MOST_ROUNDS} times at most")
-        return numbers
+        used = namespace.top()[_USED]
+        used["blocks"] += 1
+        if used["blocks"] > _MOST_BLOCKS or used["depth"] == _DEEPEST:
+            raise ValueError(f"Loops run {_MOST_BLOCKS} times in all at most; Recursion is {_DEEPEST} deep at most")
+        used["depth"] += 1
+        super().evaluate_raw(stream, namespace, loader)
+        used["depth"] -= 1
+
+
+class _Stream(airspeed.StoppableStream):  # type: ignore[misc]
+    def write(self, text: str) -> None:
+        _bounded(self.tell() + len(text))
+        super().write(text)
+
+
+def _bounded(length: int) -> None:
+    if length > _LONGEST:
+        raise ValueError(f"A text has {_LONGEST} characters at most")
+
+
+def _replaced(text: str, by: str, times: int) -> str:
+    _bounded(len(text) + len(by) * times)
+    return by
+
+
+class _NameOrCall(airspeed.NameOrCall):  # type: ignore[misc]
+    def calculate(self, current_object: Any, loader: Any, top_namespace: Any) -> Any:
+        found = super().calculate(current_object, loader, top_namespace)
+        _bounded(len(found) if isinstance(found, str) else 0)
+        return found
+
+
+def _in_64_bits(operate: Callable[[Any, Any], Any]) -> Callable[[Any, Any], Any]:
+    """Calculate with numbers as Java does, and with texts not at all, but for joining them."""
+
+    def calculate(left: Any, right: Any) -> Any:
+        if isinstance(left, str) and isinstance(right, str) and operate is operator.add:
+            _bounded(len(left) + len(right))
+        elif not isinstance(left, int | float) or not isinstance(right, int | float):
+            raise ValueError("This calculates with numbers only")
+        result = operate(left, right)
+        if isinstance(result, int) and result.bit_length() > _BITS:
+            raise ValueError(f"A number has {_BITS} bits at most")
+        return result
+
+    return calculate
 
 
 def install() -> None:
     """Have airspeed look up attributes of what is meant for templates only, and give values the methods of Java."""
-    vars(airspeed).update(getattr=_attribute, str=_written, Range=_Range)
+    vars(airspeed).update(getattr=_attribute, str=_written)
+    vars(airspeed).update(Block=_Block, NameOrCall=_NameOrCall, StoppableStream=_Stream)
+    operators = airspeed.BinaryOperator.OPERATORS
+    operators.update({sign: _in_64_bits(operators[sign]) for sign in "+-*/%"})
     for kind, methods in ((str, _TEXT), (list, _LIST), (dict, _MAP)):
         airspeed.__additional_methods__.setdefault(kind, {}).update(methods)
 
@@ -156,6 +211,7 @@ def render(
         "context": context,
         "stageVariables": dict(stage_variables),
         "esc": {"newline": "\n"},
+        _USED: {"blocks": 0, "depth": 0},
     }
     try:
         return str(airspeed.Template(template).merge(variables))

@@ -209,7 +209,12 @@ class _Request:
     @functools.cached_property
     def _public(self) -> bool:
         """Whether it is for a function URL or a REST API, which may be open to everybody; MiniStack finds out."""
-        return self.path.startswith(_STAGES) or app._parse_lambda_url(self.host, self.path) is not None
+        return self._api is not None or app._parse_lambda_url(self.host, self.path) is not None
+
+    @functools.cached_property
+    def _api(self) -> tuple[str, str, str] | None:
+        """The REST API, the stage and the path that it calls, where MiniStack finds one, too."""
+        return app._parse_execute_api_url(self.host, self.path) if self.path.startswith(_STAGES) else None
 
     @functools.cached_property
     def _service(self) -> str:
@@ -233,8 +238,8 @@ class _Request:
         raise _refused(403, "ForbiddenOrigin", message)
 
     def _cors_allows(self) -> bool:
-        if self.path.startswith(_STAGES) and (api := app._parse_execute_api_url(self.host, self.path)):
-            name, stage, path = api
+        if self._api:
+            name, stage, path = self._api
             return bool(apigateway_v1.method_authorization_type(name, stage, "OPTIONS", path) == "NONE")
         url = app._parse_lambda_url(self.host, self.path)
         resolved = lambda_svc.resolve_function_url(url[0]) if url else None

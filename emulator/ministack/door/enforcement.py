@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import os
+import re
 import uuid
 from collections.abc import Callable, Mapping
 from contextvars import ContextVar
@@ -44,6 +45,14 @@ def install() -> None:
     around(iam_evaluator, "enforce", _enforce)
     around(iam_evaluator, "check_credentials", _check_credentials)
     around(app, "pin_signed_request", _pin_signed_request)
+    around(iam_evaluator, "_fnmatch_compile", _wildcards)
+
+
+@functools.lru_cache(4096)
+def _wildcards(inner: Callable[..., re.Pattern[str]], *pattern: Any) -> re.Pattern[str]:
+    """Let a wildcard stand for line breaks, too: paths and keys may have them, and no denial may miss them."""
+    found = inner(*pattern)
+    return re.compile(rf"{found.pattern[:-1]}\Z", found.flags | re.DOTALL)
 
 
 def failed(code: str, message: str) -> Any:

@@ -124,8 +124,10 @@ def test_a_template_maps_a_request_to_an_endpoint_and_its_answer_back(
 ) -> None:
     url = f"{front['url']}7?items=1%2C2"
     path = f"{front['api']}/*/GET/*"
-    allowed = {"Action": "execute-api:Invoke", "Resource": f"arn:aws:execute-api:us-east-1:000000000000:{path}"}
-    caller, other = aws.user("caller", policy(allowed)), aws.user("other")
+    arn = "arn:aws:execute-api:us-east-1:000000000000:"
+    allowed = {"Action": "execute-api:Invoke", "Resource": f"{arn}{path}"}
+    denied = {**allowed, "Effect": "Deny", "Resource": f"{arn}{front['api']}/prod/GET/secret*"}
+    caller, other = aws.user("caller", policy(allowed, denied)), aws.user("other")
     answer = aws.send("GET", url, sign="execute-api", key=caller)
     assert (answer.status, answer.json(), answer.headers["Content-Type"]) == (200, [1, 2], "application/json"), (
         answer.data
@@ -137,6 +139,10 @@ def test_a_template_maps_a_request_to_an_endpoint_and_its_answer_back(
         aws.send("GET", url, sign="execute-api", key=caller, region="eu-west-1"),
         aws.send("GET", f"{front['url']}other/place", sign="execute-api", key=caller),
         aws.send("GET", url.replace("/prod/", "/other/"), sign="execute-api", key=caller),
+        *(
+            aws.send("GET", f"{front['url']}{name}?items=1", sign="execute-api", key=caller)
+            for name in ("secret", "secret/", "/secret", "secret%0Ax")
+        ),
     ):
         assert refused_one.status == 403, refused_one.data
     assert aws.send("GET", url, sign="execute-api", key=caller, content_type="text/csv").status == 415
@@ -202,13 +208,16 @@ def test_a_change_takes_effect_with_the_next_deployment_and_outlives_the_server(
     client.put_method(**pictures, httpMethod="GET", authorizationType="NONE")
     refused(client.create_deployment, "No integration defined for method", **api)
     client.put_integration(**pictures, httpMethod="GET", type="MOCK", requestTemplates={"application/json": "{}"})
+    client.put_method_response(**pictures, httpMethod="GET", statusCode="200")
+    mapped = {"application/json": "$context.stage $input.params('q')"}
+    client.put_integration_response(**pictures, httpMethod="GET", statusCode="200", responseTemplates=mapped)
     aws.kill()
     aws.up()
     client = aws.client("apigateway")
     assert aws.send("GET", f"{front['url']}pictures").status == 403
     assert aws.send("POST", f"{front['url']}pictures", b"x").status == 200
     client.create_deployment(**api, stageName="prod")
-    assert aws.send("GET", f"{front['url']}pictures").status == 200
+    assert aws.send("GET", f"{front['url']}pictures?q=x").data == b"prod x"
     deployment = client.get_stage(**api, stageName="prod")["deploymentId"]
     refused(client.delete_deployment, "Active stages", **api, deploymentId=deployment)
 

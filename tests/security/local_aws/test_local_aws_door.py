@@ -238,6 +238,12 @@ def test_what_would_act_without_asking_is_not_there(
     assert (answer.status, b"NotImplemented" in answer.data) == (501, True)
 
 
+def test_addresses_of_apis_that_name_none_lead_nowhere(aws: LocalAws) -> None:
+    for path in ("/_aws/execute-api/", "/_aws/execute-api/x", "/_aws/execute-api//x"):
+        answer = aws.send("POST", f"{path}?Action=GetUser&Version=2010-05-08", b"Action=CreateUser", sign="iam")
+        assert answer.status == 404, answer.data
+
+
 def test_stacks_have_no_types_of_absent_services(aws: LocalAws) -> None:
     for kind in ("AWS::StepFunctions::StateMachine", "AWS::CloudFormation::StackSet"):
         refused(aws.deploy, rf"Unrecognized resource types.*{kind}", "absent", {"Resources": {"It": {"Type": kind}}})

@@ -65,6 +65,13 @@ def test_templates_reach_nothing_of_python(names: list[str], call: str) -> None:
     ("template", "reason"),
     [
         ("#foreach($i in [1..2000000000])x#end", "1000 times"),
+        ("#foreach($i in $util.parseJson('[" + "1," * 1000 + "1]'))x#end", "1000 times"),
+        ("#foreach($i in [1..1000])#foreach($j in [1..1000])#end#end", "in all"),
+        ("#set($n = 9)#foreach($i in [1..99])#set($n = $n * $n)#end", "63 bits"),
+        ("#set($t = 'a' * 2000000000)", "numbers only"),
+        ('#set($t = "abcdefghijkl")#foreach($i in [1..20])#set($t = "$t$t")#end', "characters at most"),
+        ("#set($t = 'ab')#foreach($i in [1..9])#set($t = $t.replace('a', $t.replace('b', $t)))#end", "characters"),
+        ("#set($t = 'a')#foreach($i in [1..99])#set($t = $util.base64Encode($t))#end", "characters at most"),
         ("#include('/etc/passwd')", "loader"),
         ("#parse('/etc/passwd')", "loader"),
         ("#macro(m)#m()#end#m()", "Recursion"),
