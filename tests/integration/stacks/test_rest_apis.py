@@ -127,7 +127,8 @@ def test_a_template_maps_a_request_to_an_endpoint_and_its_answer_back(
     arn = "arn:aws:execute-api:us-east-1:000000000000:"
     allowed = {"Action": "execute-api:Invoke", "Resource": f"{arn}{path}"}
     denied = {**allowed, "Effect": "Deny", "Resource": f"{arn}{front['api']}/prod/GET/secret*"}
-    caller, other = aws.user("caller", policy(allowed, denied)), aws.user("other")
+    caller, other = aws.user("caller", policy(allowed)), aws.user("other")
+    held_back = aws.user("held-back", policy({**allowed, "Resource": "*"}, denied))
     answer = aws.send("GET", url, sign="execute-api", key=caller)
     assert (answer.status, answer.json(), answer.headers["Content-Type"]) == (200, [1, 2], "application/json"), (
         answer.data
@@ -140,7 +141,7 @@ def test_a_template_maps_a_request_to_an_endpoint_and_its_answer_back(
         aws.send("GET", f"{front['url']}other/place", sign="execute-api", key=caller),
         aws.send("GET", url.replace("/prod/", "/other/"), sign="execute-api", key=caller),
         *(
-            aws.send("GET", f"{front['url']}{name}?items=1", sign="execute-api", key=caller)
+            aws.send("GET", f"{front['url']}{name}?items=1", sign="execute-api", key=held_back)
             for name in ("secret", "secret/", "/secret", "secret%0Ax")
         ),
     ):
