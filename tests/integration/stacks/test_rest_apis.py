@@ -126,7 +126,11 @@ def test_a_template_maps_a_request_to_an_endpoint_and_its_answer_back(
     path = f"{front['api']}/*/GET/*"
     arn = "arn:aws:execute-api:us-east-1:000000000000:"
     allowed = {"Action": "execute-api:Invoke", "Resource": f"{arn}{path}"}
-    denied = {**allowed, "Effect": "Deny", "Resource": f"{arn}{front['api']}/prod/GET/secret*"}
+    denied = {
+        **allowed,
+        "Effect": "Deny",
+        "Resource": [f"{arn}{front['api']}/prod/GET/{name}" for name in ("secret", "hidden*")],
+    }
     caller, other = aws.user("caller", policy(allowed)), aws.user("other")
     held_back = aws.user("held-back", policy({**allowed, "Resource": "*"}, denied))
     answer = aws.send("GET", url, sign="execute-api", key=caller)
@@ -142,7 +146,7 @@ def test_a_template_maps_a_request_to_an_endpoint_and_its_answer_back(
         aws.send("GET", url.replace("/prod/", "/other/"), sign="execute-api", key=caller),
         *(
             aws.send("GET", f"{front['url']}{name}?items=1", sign="execute-api", key=held_back)
-            for name in ("secret", "secret/", "/secret", "secret%0Ax")
+            for name in ("secret", "secret/", "/secret", "hidden%0Ax")
         ),
     ):
         assert refused_one.status == 403, refused_one.data
