@@ -76,18 +76,15 @@ def check_properties(kind: str, identity: str, properties: Mapping[str, Any]) ->
     try:
         request = _request(operation, properties, also)
         if kind == "RestApi":
-            refuse_if(
-                request.get("apiKeySourceType", "HEADER") != "HEADER", "The local AWS has API keys in headers only."
-            )
+            in_headers = request.get("apiKeySourceType", "HEADER") == "HEADER"
+            refuse_if(not in_headers, "The local AWS has API keys in headers only.")
         elif kind == "Method":
             _check_method(request)
         elif kind == "Stage":
             check_stage(request.get("restApiId", ""), request, request.get("accessLogSetting"))
             settings = request.get("methodSettings") or ()
-            cached = [
-                name for each in settings for name in _OF_CACHES & each.keys() if each[name] not in (False, "false")
-            ]
-            refuse_if(cached, f"The local AWS has no {', '.join(cached)}: no stage has a cache.")
+            cached = {name for each in settings for name in _OF_CACHES & each.keys() if each[name] not in _FALSE}
+            refuse_if(cached, f"The local AWS has no {', '.join(sorted(cached))}: no stage has a cache.")
     except ValueError as wrong:
         raise ValueError(handler_message(str(wrong), "InvalidRequest")) from None
 
@@ -116,14 +113,12 @@ def check_integration(integration: Mapping[str, Any], method: str | None, declar
         here = "functions (lambda:path/2015-03-31/functions/ARN/invocations)"
         if kind == "AWS":
             here += " and endpoints (runtime.sagemaker:path/endpoints/NAME/invocations)"
-        refuse_if(
-            not function and not (endpoint and kind == "AWS"), f"The local AWS integrates {here} only, not {uri}."
-        )
+        known = function or (endpoint and kind == "AWS")
+        refuse_if(not known, f"The local AWS integrates {here} only, not {uri}.")
         refuse_if(method != "POST", "Functions and endpoints are called by POST: integrationHttpMethod must be POST.")
         refuse_if(endpoint and not credentials, "Role ARN must be specified for AWS integrations")
-    refuse_if(
-        credentials and not _ROLE.fullmatch(credentials), "Invalid ARN specified in the request: a role's is needed."
-    )
+    no_role = credentials and not _ROLE.fullmatch(credentials)
+    refuse_if(no_role, "Invalid ARN specified in the request: a role's is needed.")
     refuse_if(not 50 <= timeout <= 29_000, "Timeout should be between 50 ms and 29000 ms")
     for to, source in (integration.get("requestParameters") or {}).items():
         wrong = not _TO.fullmatch(to) or not _FROM.fullmatch(str(source)) or to.lower().endswith("invocation-type")
@@ -154,10 +149,7 @@ def check_stage(api_id: str, stage: Mapping[str, Any], access_log: Mapping[str, 
     if access_log:
         role = (v1._account_settings.get("settings") or {}).get("cloudwatchRoleArn")
         refuse_if(not role, "CloudWatch Logs role ARN must be set in account settings to enable logging")
-        group = re.fullmatch(
-            r"arn:aws:logs:[a-z0-9-]+:\d{12}:log-group:[^:]+(:\*)?", access_log.get("DestinationArn", "")
-        )
+        group = _GROUP.fullmatch(access_log.get("DestinationArn", ""))
         refuse_if(not group, "The local AWS writes access logs to log groups only.")
-        refuse_if(
-            "$context." not in (access_log.get("Format") or ""), "Access Log format must contain $context.requestId"
-        )
+        named = re.search(r"\$context\.(requestId|extendedRequestId)\b", access_log.get("Format") or "")
+        refuse_if(not named, "Access Log format must contain $context.requestId or $context.extendedRequestId")

@@ -80,7 +80,8 @@ class Executions:
                 context["identity"] |= v1._iam_caller_identity(headers, query) or {}
             context["identity"]["userAgent"] = headers.get("user-agent", "")
             given = {name: values[0] if isinstance(values, list) else values for name, values in query.items()}
-            execution = Execution(context, {"path": places, "querystring": given, "header": headers})
+            parameters = {"path": places, "querystring": given, "header": headers}
+            execution = Execution(context, parameters, stage.get("variables") or {})
             current.set(execution)
             if len(body) > _MOST_BYTES:
                 answer = 413, {"Content-Type": JSON}, b'{"message":"Request Too Long"}'
@@ -121,9 +122,8 @@ class Executions:
         """Write the access log and the execution log of a stage that has them, if the account's role may."""
         context = execution.context
         if access := stage.get("accessLogSettings"):
-            self._write(
-                access["destinationArn"].split(":")[6], [VARIABLE.sub(looked_up(context), access["format"])], False
-            )
+            line = VARIABLE.sub(looked_up(context), access["format"])
+            self._write(access["destinationArn"].split(":")[6], [line], False)
         level = settings.get("loggingLevel") or "OFF"
         lines = [
             (f"HTTP Method: {context['httpMethod']}, Resource Path: {context['resourcePath']}", False),
@@ -208,8 +208,7 @@ async def _timed(
 async def _call_function(inner: Callable[..., Awaitable[Any]], function: str, event: Any, **scope: Any) -> Any:
     """Call a function if the role of the integration may, or without one, if the function's policy says so."""
     execution = current.get()
-    context, arn = execution.context, function
-    match = allowed.FUNCTION.fullmatch(function)
+    context, match = execution.context, allowed.FUNCTION.fullmatch(function)
     arn = match["arn"] if match else function
     place = context["apiId"], context["stage"], context["httpMethod"], context["resourcePath"]
     if execution.credentials:

@@ -30,18 +30,37 @@ VARIABLE = re.compile(r"\$context((?:\.\w+)+)")
 
 @dataclass
 class Execution:
-    """One request: the ``$context`` and the parameters of templates, and `lines` for its log with what is an error."""
+    """One request: what templates know of it, and `lines` for its log with what is an error."""
 
     context: dict[str, Any]
     parameters: dict[str, Mapping[str, str]]
+    variables: Mapping[str, str]
     credentials: str | None = None
     seconds: float = 0.0
     lines: list[tuple[str, bool]] = field(default_factory=list)
 
-    def failed(self, reason: str, response_type: str = "API_CONFIGURATION_ERROR") -> Any:
+    def failed(self, reason: str) -> Any:
         """Note why, for the log; callers learn only that it failed."""
         self.lines.append((f"Execution failed due to configuration error: {reason}", True))
-        return v1._gw_error(response_type, "Internal server error")
+        return v1._gw_error("API_CONFIGURATION_ERROR", "Internal server error")
+
+    async def render(self, template: str, body: str) -> str:
+        """Render a template, in a thread: it is no work for the event loop."""
+        given = body, self.parameters, self.context, self.variables
+        return await asyncio.to_thread(templates.render, template, *given)
+
+    def mapped(self, source: str) -> str | None:
+        """What a mapping expression stands for; None leaves it out."""
+        if source.startswith("'"):
+            return source[1:-1]
+        origin, _, rest = source.partition(".")
+        if origin == "stageVariables":
+            return self.variables.get(rest)
+        if origin == "context":
+            found = VARIABLE.sub(looked_up(self.context), f"$context.{rest}")
+            return None if found == "-" else found
+        _, where, name = rest.split(".", 2)
+        return self.parameters[where].get(name.lower() if where == "header" else name)
 
 
 current: ContextVar[Execution] = ContextVar("execution")
@@ -64,8 +83,7 @@ class Integrations:
     ) -> Any:  # fmt: skip
         """Call what is integrated without being a proxy: parameters and templates map the request and the answer."""
         execution = current.get()
-        context, parameters = execution.context, {**execution.parameters, "path": path_params}
-        variables = stage.get("variables") or {}
+        execution.parameters["path"], override = path_params, execution.context["requestOverride"]
         kind = _media_type(headers.get("content-type"))
         by_type = {_media_type(name): text for name, text in (integration.get("requestTemplates") or {}).items()}
         behavior = integration.get("passthroughBehavior") or "WHEN_NO_MATCH"
@@ -74,27 +92,24 @@ class Integrations:
         content = body if v1._media_type_matches(kind, binary_media_types) else as_text(body).encode()
         try:
             if kind in by_type:
-                mapped = await asyncio.to_thread(
-                    templates.render, by_type[kind], as_text(body), parameters, context, variables
-                )
-                content = mapped.encode()
+                content = (await execution.render(by_type[kind], as_text(body))).encode()
             sent, places = {"content-type": kind, "accept": JSON}, dict[str, str]()
             for to, source in (integration.get("requestParameters") or {}).items():
                 _, _, where, name = to.split(".", 3)
-                value = _mapped(source, parameters, context, variables)
+                value = execution.mapped(source)
                 if value is not None:
                     (sent if where == "header" else places)[name.lower() if where == "header" else name] = value
-            sent |= {name.lower(): str(value) for name, value in context["requestOverride"]["header"].items()}
+            sent |= {name.lower(): str(value) for name, value in override["header"].items()}
+            places |= {name: str(value) for name, value in override["path"].items()}
             check_headers(sent)
             uri = re.sub(r"\{([\w-]+)\}", lambda match: places.get(match[1], match[0]), integration["uri"])
             status, answered, data, failure = await self._ask(uri, execution, sent, content)
-        except (ValueError, ServiceError) as wrong:
+            selected = v1._select_service_integration_response(integration, status if failure is None else failure)
+            if selected is None:
+                raise ValueError(f"No match for output mapping and no default endpoint mapping. Status Code: {status}")
+            return await _map_back(execution, selected, answered, data, headers.get("accept"), binary_media_types)
+        except (AttributeError, TypeError, ValueError, ServiceError) as wrong:  # a template may override by anything
             return execution.failed(str(wrong))
-        selected = v1._select_service_integration_response(integration, failure if failure is not None else status)
-        if selected is None:
-            message = f"No match for output mapping and no default endpoint mapping configured. Status Code: {status}"
-            return execution.failed(message)
-        return await _map_back(selected, answered, data, headers, binary_media_types, parameters, variables)
 
     async def _ask(
         self, uri: str, execution: Execution, headers: Mapping[str, str], content: bytes
@@ -153,48 +168,24 @@ def _media_type(header: str | None) -> str:
     return (header or JSON).partition(";")[0].strip().lower()
 
 
-def _mapped(
-    source: str, parameters: Mapping[str, Mapping[str, str]], context: Mapping[str, Any], variables: Mapping[str, str]
-) -> str | None:
-    """What a mapping expression stands for; None leaves it out."""
-    if source.startswith("'"):
-        return source[1:-1]
-    origin, _, rest = source.partition(".")
-    if origin == "stageVariables":
-        return variables.get(rest)
-    if origin == "context":
-        found = VARIABLE.sub(looked_up(context), f"$context.{rest}")
-        return None if found == "-" else found
-    _, where, name = rest.split(".", 2)
-    values = parameters[where]
-    return values.get(name.lower() if where == "header" else name)
-
-
 async def _map_back(
-    selected: Mapping[str, Any], answered: Mapping[str, str], data: bytes, headers: Mapping[str, str],
-    binary_media_types: list[str], parameters: Mapping[str, Mapping[str, str]], variables: Mapping[str, str],
+    execution: Execution, selected: Mapping[str, Any], answered: Mapping[str, str], data: bytes, accept: str | None,
+    binary_media_types: list[str],
 ) -> Any:  # fmt: skip
-    execution = current.get()
-    context, accepted = execution.context, _media_type(headers.get("accept"))
+    accepted = _media_type(accept)
     by_type = {_media_type(name): text or "" for name, text in (selected.get("responseTemplates") or {}).items()}
     kind = accepted if accepted in by_type else JSON if JSON in by_type else next(iter(by_type), None)
     content = data if v1._media_type_matches(accepted, binary_media_types) else as_text(data).encode()
     if kind is not None:
-        try:
-            text = await asyncio.to_thread(
-                templates.render, by_type[kind], as_text(data), parameters, context, variables
-            )
-        except ValueError as wrong:
-            return execution.failed(str(wrong))
-        content = text.encode()
+        content = (await execution.render(by_type[kind], as_text(data))).encode()
     back = {"Content-Type": kind or JSON}
     given = {name.lower(): value for name, value in answered.items()}
     for to, source in (selected.get("responseParameters") or {}).items():
         origin = source.removeprefix("integration.response.header.")
-        value = given.get(origin.lower()) if origin != source else _mapped(source, parameters, context, variables)
+        value = given.get(origin.lower()) if origin != source else execution.mapped(source)
         if value is not None:
             back[to.removeprefix("method.response.header.")] = value
-    override = context["responseOverride"]
+    override = execution.context["responseOverride"]
     back |= {name: str(value) for name, value in override["header"].items()}
     return int(override.get("status") or selected["statusCode"]), _one_each(back), content
 
@@ -205,7 +196,7 @@ def _one_each(headers: Mapping[str, str]) -> dict[str, str]:
 
 
 def _mock(inner: Callable[..., Response], integration: Mapping[str, Any]) -> Any:
-    """Answer as the integration says, once somebody waits for it: a template is no work for the event loop."""
+    """Answer as the integration says, once somebody waits for it."""
     return _answer_mock(inner(integration), integration)
 
 
@@ -213,9 +204,8 @@ async def _answer_mock(given: Response, integration: Mapping[str, Any]) -> Respo
     execution = current.get()
     status, headers, content = given
     written = any(each.get("responseTemplates") for each in (integration.get("integrationResponses") or {}).values())
-    sent: Any = as_text(content) if written else "", "", execution.parameters, execution.context, {}
     try:
-        return status, headers, (await asyncio.to_thread(templates.render, *sent)).encode()
+        return status, headers, (await execution.render(as_text(content) if written else "", "")).encode()
     except ValueError as wrong:
         execution.failed(str(wrong))
         return 500, {"Content-Type": JSON}, b'{"message": "Internal server error"}'

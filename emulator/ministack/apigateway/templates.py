@@ -24,6 +24,15 @@ _MOST_ROUNDS = 1000
 _MOST_BLOCKS, _DEEPEST, _LONGEST, _BITS = 100_000, 50, 10 * 1024 * 1024, 63
 #: Under this name, which no template can write, the variables have what has been used of it.
 _USED = ""
+
+
+def _split(text: str, pattern: str) -> list[str]:
+    parts = re.split(pattern, text)
+    while len(parts) > 1 and not parts[-1]:  # Java leaves empty ones out at the end
+        parts.pop()
+    return parts
+
+
 _TEXT = {
     "contains": lambda text, part: part in text,
     "endsWith": str.endswith,
@@ -34,7 +43,7 @@ _TEXT = {
     "matches": lambda text, pattern: re.fullmatch(pattern, text) is not None,
     "replace": lambda text, part, by: text.replace(part, _replaced(text, by, text.count(part))),
     "replaceAll": lambda text, pattern, by: re.sub(pattern, _replaced(text, by, len(text) + 1), text),
-    "split": lambda text, pattern: _split(text, pattern),
+    "split": _split,
     "startsWith": str.startswith,
     "substring": lambda text, start, end=None: text[start:end],
     "toLowerCase": str.lower,
@@ -50,13 +59,6 @@ _MAP = {
     "size": len,
     "values": lambda items: [*items.values()],
 }
-
-
-def _split(text: str, pattern: str) -> list[str]:
-    parts = re.split(pattern, text)
-    while len(parts) > 1 and not parts[-1]:  # Java leaves empty ones out at the end
-        parts.pop()
-    return parts
 
 
 class _Variable:

@@ -263,3 +263,36 @@ def test_what_could_not_be_called_is_refused(aws: LocalSageMaker) -> None:
     ):
         refused(getattr(client, operation), "does not do this by apigateway", **request)
     refused(aws.client("apigatewayv2").get_apis, "does not do this by apigateway")
+
+
+def test_keys_plans_validators_and_overrides_act(aws: LocalSageMaker) -> None:
+    client = aws.client("apigateway")
+    api = {"restApiId": client.create_rest_api(name="kept")["id"]}
+    root = {**api, "resourceId": client.get_resources(**api)["items"][0]["id"], "httpMethod": "GET"}
+    validator = client.create_request_validator(**api, name="v", validateRequestParameters=True)["id"]
+    needed = {"requestParameters": {"method.request.querystring.q": True}, "requestValidatorId": validator}
+    client.put_method(**root, authorizationType="NONE", apiKeyRequired=True, **needed)
+    client.put_integration(**root, type="MOCK", requestTemplates={"application/json": "{}"})
+    client.put_method_response(**root, statusCode="200")
+    client.put_integration_response(**root, statusCode="200", responseTemplates={"application/json": "$context.stage"})
+    client.create_deployment(**api, stageName="s")
+    key = client.create_api_key(name="k", enabled=True)
+    stages = [{"apiId": api["restApiId"], "stage": "s"}]
+    plan = client.create_usage_plan(name="p", apiStages=stages, quota={"limit": 1, "period": "DAY"})["id"]
+    client.create_usage_plan_key(usagePlanId=plan, keyId=key["id"], keyType="API_KEY")
+    url = f"/_aws/execute-api/{api['restApiId']}/s/"
+    assert aws.send("GET", f"{url}?q=1").status == 403
+    assert aws.send("GET", f"{url}?q=1", x_api_key="another").status == 403
+    assert aws.send("GET", f"{url}?q=1", x_api_key=key["value"]).data == b"s"
+    assert aws.send("GET", f"{url}?q=1", x_api_key=key["value"]).status == 429
+    other = client.create_usage_plan(name="o", apiStages=stages)["id"]
+    again = client.create_api_key(name="o", enabled=True)
+    client.create_usage_plan_key(usagePlanId=other, keyId=again["id"], keyType="API_KEY")
+    assert aws.send("GET", url, x_api_key=again["value"]).status == 400
+
+
+def test_a_stack_makes_apis_with_the_rights_of_its_caller(aws: LocalSageMaker) -> None:
+    stacks = {"Action": ["cloudformation:*", "apigateway:GET"], "Resource": "*"}
+    made = {"Resources": {"Api": {"Type": "AWS::ApiGateway::RestApi", "Properties": {"Name": "a"}}}}
+    key = aws.user("stacks-only", policy(stacks))
+    assert "not authorized to perform: apigateway:POST" in aws.deploy("without", made, key=key)["Reasons"]
