@@ -8,7 +8,10 @@ ARTIFACT is a folder, DATA a data set. Classes of DATA that the model lacks are 
 from __future__ import annotations
 
 import argparse
-import time
+import dataclasses
+import functools
+import shutil
+import tempfile
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
@@ -16,13 +19,14 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import onnx
-import onnxruntime
 from onnx import helper
 from PIL import Image
 from scipy.stats import mannwhitneyu
 
 from benchmarks.drawn import draw_star
-from model.core.artifact import ONNX_FILE, ModelCard
+from benchmarks.measuring import interleaved, paired_ratio
+from benchmarks.serving_systems import Plan, Served, our_server
+from model.core.artifact import ONNX_FILE, ModelCard, file_version
 from model.core.decoding import decode
 from model.core.predictor import OOD_OUTPUT, onnx_session
 from model.core.transforms import Preprocessing
@@ -30,7 +34,8 @@ from model.training.data.dataset import discover
 from model.training.loop.evaluation import fair_order
 
 Array = npt.NDArray[Any]
-SIDE, DRAWN, TRAINING_IMAGES, RUNS = 200, 60, 1000, 1000
+SIDE, DRAWN, TRAINING_IMAGES = 200, 60, 1000
+IMAGES, ROUNDS, SECONDS = 24, 12, 3
 
 FAR: dict[str, Callable[[np.random.Generator], Image.Image]] = {
     "noise": lambda random: Image.fromarray(random.integers(0, 256, (SIDE, SIDE, 3), np.uint8)),
@@ -92,16 +97,26 @@ def main() -> None:
     print("| called known | " + " | ".join(f"{(found[2] <= 1).mean():.0%}" for found in sets.values()) + " |")
     print(f"members called known: {(members[2] <= 1).mean():.1%}")
 
-    image = files("test", known=True)[0].read_bytes()
-    sessions = [onnx_session(graph) for graph in (plain.SerializeToString(), options.artifact / ONNX_FILE)]
+    measure_cost(options.artifact, card, plain, [path.read_bytes() for path in files("test", known=True)[:IMAGES]])
 
-    def milliseconds(one: onnxruntime.InferenceSession) -> float:
-        started = time.thread_time()
-        one.run(None, {"image": prepare(decode(image, target_size=card.resize_size))[None]})
-        return 1000 * (time.thread_time() - started)
 
-    before, after = np.median([[milliseconds(one) for one in sessions] for _ in range(RUNS)], axis=0)
-    print(f"decoding and network: {before:.3f} ms without the score, {after:.3f} with it, ratio {after / before:.3f}")
+def measure_cost(artifact: Path, card: ModelCard, plain: onnx.ModelProto, images: list[bytes]) -> None:
+    """Print what a request to the artifact's own server costs with the score, and with a graph without it."""
+    plan = Plan(images, clients=(1,), seconds=SECONDS, warm_up_seconds=1, workers=1)
+    with tempfile.TemporaryDirectory() as temporary:
+        without, log = Path(temporary) / "without", Path(temporary) / "server.log"
+        shutil.copytree(artifact, without)
+        onnx.save(plain, without / ONNX_FILE)
+        dataclasses.replace(card, version=file_version(without / ONNX_FILE)).save(without)
+        servers = {
+            name: functools.partial(our_server, Served.of(folder, card.precision, images), plan, log)
+            for name, folder in (("with", artifact), ("without", without))
+        }
+        turns = interleaved(servers, ROUNDS)
+    for what in ("p50_ms", "cpu_ms"):
+        after, before = ([float(turn.loads[1].figures()[what] or 0) for turn in turns[name]] for name in servers)
+        print(f"a request, {what}: {np.median(before):.2f} without the score, {np.median(after):.2f} with it", end=", ")
+        print(f"ratio {paired_ratio(after, before):.3f}")
 
 
 if __name__ == "__main__":

@@ -14,13 +14,11 @@ from PIL import Image
 from torch import nn
 
 from benchmarks.drawn import draw_star
-from benchmarks.load import Expected
 from benchmarks.serving_systems import ModelError, Served
 from model.core.artifact import ONNX_FILE, WEIGHTS_FILE, ModelCard, file_version
 from model.core.decoding import decode
 from model.core.network import build, check_input_size, made_for
 from model.core.packaging import add_serving_program
-from model.core.predictor import Predictor
 from model.training.artifact.changes import Limits
 from model.training.artifact.export import check_export, export_onnx
 from model.training.artifact.precision import Decision, choose_precision
@@ -121,12 +119,11 @@ def make_artifacts(
 
 
 def _served(folder: Path, card: ModelCard, images: list[bytes]) -> Served:
-    predictor = Predictor.load(folder)
-    expected = [Expected(*predictor.predict(image, top_k=1).ranked[0]) for image in images]
+    served = Served.of(folder, card.precision, images)
     # int8 costs a random network more than it costs a trained one, so not every image keeps a class of its own.
-    if 2 * len({one.label for one in expected}) < len(expected):
+    if 2 * len({one.label for one in served.expected}) < len(images):
         raise ModelError(f"The {card.precision} network cannot tell the images apart; take others with --images.")
-    return Served(folder, card.precision, expected)
+    return served
 
 
 def distinguishing_network(architecture: str, inputs: npt.NDArray[np.float32]) -> nn.Module:

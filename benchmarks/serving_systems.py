@@ -13,7 +13,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from multiprocessing.synchronize import Barrier
@@ -51,6 +51,11 @@ class Served:
     folder: Path
     precision: str  # "fp32" or "int8"
     expected: list[Expected]  # for each image, what the artifact's own predictor says
+
+    @classmethod
+    def of(cls, folder: Path, precision: str, images: Iterable[bytes]) -> Served:
+        predictor = Predictor.load(folder)
+        return cls(folder, precision, [Expected(*predictor.predict(image, top_k=1).ranked[0]) for image in images])
 
 
 @dataclass(frozen=True)
