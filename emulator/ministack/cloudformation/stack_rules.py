@@ -1,6 +1,6 @@
 """Rules of CloudFormation that MiniStack's does not have: exports in use, names that are taken, changed outputs.
 
-And permissions boundaries, which it leaves out of roles.
+And what it leaves out: permissions boundaries of roles, expiry of tables' items, and properties that it does not read.
 """
 
 from __future__ import annotations
@@ -8,13 +8,14 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from ministack.services import cloudwatch, cloudwatch_logs, ecr, iam, lambda_svc
+from ministack.services import cloudwatch, cloudwatch_logs, dynamodb, ecr, iam, lambda_svc
 from ministack.services.cloudformation import _change_sets, _exports, _stacks, handlers, stacks
 
 from emulator.ministack.cloudformation import custom_resources
 from emulator.ministack.cloudformation.resources import handler_message
 from emulator.ministack.functions.corrections import wrap_handlers
 from emulator.ministack.patching import around
+from emulator.platform.validation import section
 
 Exports = dict[str, dict[str, Any]]
 
@@ -26,9 +27,11 @@ _EMPTY = ("DELETE_COMPLETE", "REVIEW_IN_PROGRESS", "ROLLBACK_COMPLETE")
 def install() -> None:
     custom_resources.install()
     wrap_handlers("AWS::IAM::Role", _check_boundary, _set_boundary)
+    wrap_handlers("AWS::DynamoDB::Table", after=_set_expiry)
     create = handlers._ACTION_HANDLERS["CreateChangeSet"]
     handlers._ACTION_HANDLERS["CreateChangeSet"] = lambda params: _create_change_set(create, params)
     around(stacks, "_provision_resource", _provision_resource)
+    around(stacks, "_update_resource", _update_resource)
     around(stacks, "_resolve_stack_outputs", _resolve_stack_outputs)
 
 
@@ -40,6 +43,13 @@ def _check_boundary(name: str, properties: Any) -> None:
 
 def _set_boundary(name: str, attributes: Any, properties: Any) -> Any:
     iam._roles[name]["PermissionsBoundary"] = properties.get("PermissionsBoundary")
+    return attributes
+
+
+def _set_expiry(name: str, attributes: Any, properties: Any) -> Any:
+    dynamodb._ttl_settings.pop(name, None)
+    if asked := properties.get("TimeToLiveSpecification"):
+        dynamodb._update_ttl({"TableName": name, "TimeToLiveSpecification": asked})
     return attributes
 
 
@@ -66,6 +76,7 @@ def _provision_resource(
     inner: Callable[..., Any], resource_type: str, logical_id: str, properties: Any, stack_name: str
 ) -> Any:
     """Refuse to create a resource whose name is taken, where MiniStack's CloudFormation would write over it."""
+    _refuse_unread(resource_type, properties)
     named = {
         "AWS::CloudWatch::Alarm": ("AlarmName", cloudwatch._alarms),
         "AWS::ECR::Repository": ("RepositoryName", ecr._repositories),
@@ -78,6 +89,20 @@ def _provision_resource(
         reason = f"Resource of type '{resource_type}' with identifier '{name}' already exists."
         raise ValueError(handler_message(reason, "AlreadyExists"))
     return inner(resource_type, logical_id, properties, stack_name)
+
+
+def _update_resource(
+    inner: Callable[..., Any], resource_type: str, identity: str, old: Any, new: Any, *rest: Any
+) -> Any:
+    _refuse_unread(resource_type, new)
+    return inner(resource_type, identity, old, new, *rest)
+
+
+def _refuse_unread(resource_type: str, properties: Any) -> None:
+    for name, value in properties.items():
+        fate = section("templates", resource_type).get(name)
+        if fate and fate.kind == "refused" and value not in fate.but and str(value).lower() != "false":
+            raise ValueError(handler_message(f"The local AWS has no {name} of {resource_type}: {fate.text}."))
 
 
 def _resolve_stack_outputs(inner: Callable[..., tuple[Any, Exports]], *args: Any) -> tuple[Any, Exports]:

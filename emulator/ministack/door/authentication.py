@@ -43,6 +43,8 @@ _S3_PAYLOAD = re.compile(
 )
 #: Said of every request: the loopback interface stands for TLS, which the policy of CDK's bootstrap bucket demands.
 _HTTPS = (b"x-forwarded-proto", b"https")
+#: Who a caller of S3 takes the owner of a bucket to be.
+_OWNERS = ("x-amz-expected-bucket-owner", "x-amz-source-expected-bucket-owner")
 #: Statuses of responses that have no body (RFC 9110, sections 15.3.5 and 15.4.5).
 _WITHOUT_BODY = (204, 304)
 _ONCE = re.compile(rb"host|origin|authorization|content-type|x-amz-(?!meta-).*")
@@ -200,6 +202,9 @@ class _Request:
                 raise _refused(501, "NotImplemented", problem, service)
             if problem := operations.ambiguity(*request):
                 raise _refused(400, "InvalidRequest", problem, service)
+            owners = {self.headers.get(name, settings.ACCOUNT) for name in _OWNERS}
+            if service == "s3" and owners != {settings.ACCOUNT}:
+                raise _refused(403, "AccessDenied", "Access Denied", service)
 
     @property
     def secret(self) -> bool:

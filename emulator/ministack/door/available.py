@@ -40,7 +40,7 @@ _NAMESPACES = SERVICES | {"applicationautoscaling", "cdk", "cloudwatch"}
 #: What is refused: ends of the path, parameters and operations.
 REFUSED = frozenset(
     {
-        *("event-source-mappings", "notification", "replication", "PutSubscriptionFilter", "PutMetricFilter"),
+        *("event-source-mappings", "PutSubscriptionFilter", "PutMetricFilter"),
         "Subscribe",
         *("DeploymentMode", "GetFederationToken", "GetSessionToken", "TagResources", "UntagResources"),
     }
@@ -57,8 +57,14 @@ _TYPES = frozenset(
     }
 )
 _OF_APIS = ("RestApi", "Deployment", "Stage", "Model", "RequestValidator", "ApiKey", "UsagePlan")
-#: All that a service does here: REST APIs without authorizers and domains, rules with a schedule, and tables that
-#: neither import nor export nor stream.
+_OF_BUCKETS = (
+    *("BucketCors", "BucketEncryption", "BucketLifecycle", "BucketOwnershipControls", "BucketPolicy"),
+    *("BucketTagging", "ObjectTagging", "PublicAccessBlock"),
+)
+#: Their requests have no name of an operation.
+_OF_PATHS = ("apigateway", "s3")
+#: All that a service does here: REST APIs without authorizers and domains, rules with a schedule, tables that neither
+#: import nor export nor stream, and buckets that serve no sites, notify nobody and are not replicated or reported on.
 ONLY = {
     "events": {
         *("PutRule", "DeleteRule", "DescribeRule", "ListRules", "EnableRule", "DisableRule", "PutTargets"),
@@ -77,6 +83,19 @@ ONLY = {
         *("CreateTable", "DeleteTable", "DescribeTable", "ListTables", "UpdateTimeToLive", "DescribeTimeToLive"),
         *("GetItem", "PutItem", "UpdateItem", "DeleteItem", "Query", "Scan"),
         *("TagResource", "UntagResource", "ListTagsOfResource"),
+    },
+    "s3": {
+        *("CreateBucket", "DeleteBucket", "HeadBucket", "ListBuckets", "GetBucketLocation", "PutBucketAcl"),
+        *("GetObject", "HeadObject", "PutObject", "CopyObject", "DeleteObject", "DeleteObjects", "RestoreObject"),
+        *("ListObjects", "ListObjectsV2", "ListObjectVersions", "GetObjectAttributes", "PutObjectAcl"),
+        *("CreateMultipartUpload", "UploadPart", "UploadPartCopy", "CompleteMultipartUpload"),
+        *("AbortMultipartUpload", "ListMultipartUploads", "ListParts", "PutBucketAccelerateConfiguration"),
+        *("ListObjectAnnotations", "PutBucketLogging", "PutBucketVersioning"),
+        *(f"{verb}ObjectAnnotation" for verb in ("Get", "Put", "Delete")),
+        *(f"{verb}Object{what}" for verb in ("Get", "Put") for what in ("LegalHold", "LockConfiguration", "Retention")),
+        *(f"{verb}{what}" for verb in ("Get", "Put", "Delete") for what in _OF_BUCKETS),
+        *(f"GetBucket{what}" for what in ("AccelerateConfiguration", "Acl", "Logging", "Notification", "Replication")),
+        *("GetBucketVersioning", "GetBucketWebsite", "GetObjectAcl"),
     },
 }
 
@@ -100,15 +119,15 @@ def missing(
     if service == "lambda" and method == "POST":
         named = [path.rstrip("/").rpartition("/")[2]]
     elif only := ONLY.get(service):
-        route = operations.route(service, method, path, query) if service == "apigateway" else None
+        route = operations.route(service, method, path, query, headers) if service in _OF_PATHS else None
+        if service == "s3" and route is None:
+            return None  # which is no operation of S3's
         name = route or headers.get("x-amz-target", "").rpartition(".")[2] or f"{method} {path}"
         return None if name in only else f"The local AWS does not do this by {service}: {name}."
     elif service in ("logs", "tagging"):
         named = [headers.get("x-amz-target", "").rpartition(".")[2]]
     elif service == "cloudformation":
         named = {**query, **operations.form(body)}
-    elif service == "s3" and method == "PUT":
-        named = query
     elif service in ("sns", "sts"):
         named = {**query, **operations.form(body)}.get("Action", [])
     asked = REFUSED.intersection(named)

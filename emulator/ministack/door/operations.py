@@ -9,10 +9,12 @@ from __future__ import annotations
 import functools
 import json
 import re
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 from urllib.parse import parse_qs, unquote
 
+from botocore.model import OperationModel
 from defusedxml.ElementTree import ParseError, fromstring
 from ministack.core import iam_actions, router
 from ministack.services import lambda_svc
@@ -84,7 +86,7 @@ def ambiguity(
 ) -> str | None:
     """Say in which way a request asks for several operations, or for one in several ways."""
     if service == "s3":
-        return _ambiguous_s3(method, path, query) or _ambiguous_deletion(method, query, body)
+        return _ambiguous_s3(method, path, headers, query) or _ambiguous_deletion(method, query, body)
     if unquote(path) != path:
         return "The path is encoded twice."
     parameters = {name: values for name, values in query.items() if name.lower() not in RESERVED}
@@ -133,16 +135,15 @@ def _ambiguous_lambda(
     return members.foreign("lambda", operation, content(body), parameters, headers)
 
 
-def _ambiguous_s3(method: str, path: str, query: Mapping[str, Any]) -> str | None:
+def _ambiguous_s3(method: str, path: str, headers: Mapping[str, str], query: Mapping[str, Any]) -> str | None:
     if path.startswith("/v20180820/"):
         return "The local AWS has no S3 Control."
-    tables = (iam_actions._S3_QUERY_ACTIONS, iam_actions._S3_BUCKET_QUERY_ACTIONS, iam_actions._S3_OBJECT_QUERY_ACTIONS)
-    named = sorted({name for table in tables for name in table} & query.keys())
+    operation, named = route("s3", method, path, query, headers), sorted(_subresources("s3") & query.keys())
     if len(named) > 1:
         return f"Conflicting query string parameters: {', '.join(named)}"
-    if iam_actions._s3_action(method, path, query) is None:
+    if operation is None or iam_actions._s3_action(method, path, query) is None:
         return "The specified method is not allowed against this resource."
-    return None
+    return members.forgotten("s3", operation, {name: values[0] for name, values in query.items()}, headers)
 
 
 def _ambiguous_deletion(method: str, query: Mapping[str, Any], body: bytes) -> str | None:
@@ -162,22 +163,46 @@ def _ambiguous_deletion(method: str, query: Mapping[str, Any], body: bytes) -> s
     return None if known else "The XML you provided did not validate against our published schema."
 
 
-def route(service: str, method: str, path: str, query: Mapping[str, Any]) -> str | None:
+def route(
+    service: str, method: str, path: str, query: Mapping[str, Any], headers: Mapping[str, str] | None = None
+) -> str | None:
     """Name the operation of a service whose operations are paths; None for none of its."""
-    path = path.removesuffix("/")
-    for route_method, pattern, parameter, name in _routes(service):
-        if method == route_method and pattern.fullmatch(path) and (not parameter or parameter in query):
-            return name
+    path, given = path.removesuffix("/"), query.keys() | (headers or {}).keys()
+    for route_method, pattern, needed, name in _routes(service):
+        if method == route_method and needed <= given and pattern.fullmatch(path):
+            # What names a part of a bucket, such as its policy, is never left aside: DELETE would be for the bucket.
+            return None if service == "s3" and _subresources(service) & query.keys() - needed else name
     return None
 
 
 @functools.cache
-def _routes(service: str) -> list[tuple[str, re.Pattern[str], str, str]]:
-    """Method, path, a parameter that tells the route from one of the same path, and operation; literal paths first."""
+def _subresources(service: str) -> frozenset[str]:
+    """Parameters that name a part of a bucket or an object, such as its policy."""
+    return frozenset().union(*(_parameters(operation.http["requestUri"]) for operation in _operations(service)))
+
+
+@functools.cache
+def _routes(service: str) -> list[tuple[str, re.Pattern[str], frozenset[str], str]]:
+    """Method, path, what tells the route from others of the same path, and operation; those that tell most first."""
+    uses = Counter((one.http["method"], one.http["requestUri"]) for one in _operations(service))
     routes = []
-    for name in (model := service_model(service)).operation_names:
-        http = model.operation_model(name).http
-        path, _, parameter = http["requestUri"].partition("?")
+    for operation in _operations(service):
+        method, uri = operation.http["method"], operation.http["requestUri"]
+        path, _, _ = uri.partition("?")
         pattern = re.sub(r"\\\{\w+\\\}", "[^/]+", re.escape(path.removesuffix("/")))
-        routes.append((http["method"], re.compile(pattern), parameter.partition("=")[0], name))
-    return sorted(routes, key=lambda route: (not route[2], route[1].pattern.count("[^/]+")))
+        pattern = re.sub(r"\\\{\w+\\\+\\\}", ".+", pattern)
+        needed = _parameters(uri)
+        if uses[method, uri] > 1 and (shape := operation.input_shape) is not None:
+            places = [shape.members[name].serialization for name in shape.required_members]
+            needed |= {place["name"] for place in places if place.get("location") in ("header", "querystring")}
+        routes.append((method, re.compile(pattern, re.DOTALL), frozenset(needed), operation.name))
+    return sorted(routes, key=lambda route: (-len(route[2]), route[1].pattern.count("[^/]+")))
+
+
+def _operations(service: str) -> list[OperationModel]:
+    model = service_model(service)
+    return [model.operation_model(name) for name in model.operation_names]
+
+
+def _parameters(uri: str) -> set[str]:
+    return {parameter.partition("=")[0] for parameter in uri.partition("?")[2].split("&") if parameter}

@@ -1,8 +1,10 @@
-"""``AWS::S3::Bucket``, where MiniStack's CloudFormation differs: full buckets, logging, encryption, what is refused."""
+"""Buckets of stacks and their policies, where MiniStack's CloudFormation differs from S3."""
 
 from __future__ import annotations
 
 import functools
+import json
+import re
 from collections.abc import Callable, Mapping
 from typing import Any
 from xml.sax.saxutils import escape
@@ -11,17 +13,15 @@ from ministack.services import s3
 from ministack.services.cloudformation import provisioners
 
 from emulator.ministack.cloudformation.resources import handler_message
+from emulator.ministack.functions.corrections import wrap_handlers
 from emulator.platform.errors import Response
-
-#: By which a bucket acts later without asking anybody, as in `available`.
-_REFUSED = ("NotificationConfiguration", "ReplicationConfiguration")
 
 
 def install() -> None:
     handlers: dict[str, Callable[..., Any]] = provisioners._RESOURCE_HANDLERS["AWS::S3::Bucket"]
     provisioners._RESOURCE_HANDLERS["AWS::S3::Bucket"] = {
         **handlers,
-        **{name: functools.partial(_refusing, handlers[name]) for name in ("create", "update")},
+        **{name: functools.partial(_tagging, handlers[name]) for name in ("create", "update")},
         "delete": _delete,
     }
     provisioners._STACK_TAG_PROPERTY["AWS::S3::Bucket"] = ("Tags", "list")
@@ -29,15 +29,15 @@ def install() -> None:
         *provisioners._S3_BUCKET_CONFIGURATIONS,
         ("LoggingConfiguration", _logging_xml, _put_logging, _put_logging),
         ("BucketEncryption", _encryption_xml, s3._put_bucket_encryption, s3._delete_bucket_encryption),
+        ("OwnershipControls", _ownership_xml, s3._put_bucket_ownership_controls, s3._delete_bucket_ownership_controls),
+        ("AccessControl", _canned, _put_acl, _put_acl),
     )
+    wrap_handlers("AWS::S3::BucketPolicy", _check_policy)
 
 
-def _refusing(inner: Callable[..., Any], name: str, *properties: Any) -> Any:
-    """Create or update a bucket (with its old and new properties) unless its properties are among the refused."""
+def _tagging(inner: Callable[..., Any], name: str, *properties: Any) -> Any:
+    """Create or update a bucket (with its old and new properties), its tags with it."""
     *old, new, _stack = properties
-    for member in _REFUSED:
-        if new.get(member):
-            raise ValueError(handler_message(f"The local AWS has no {member} of buckets."))
     bucket, attributes = inner(name, *properties)
     # The CDK's auto_delete_objects empties only what has its tag.
     tags = dict(s3._bucket_tags.get(bucket) or {})
@@ -85,3 +85,27 @@ def _encryption_xml(properties: Mapping[str, Any]) -> bytes:
         key = str(rule.get("BucketKeyEnabled", False)).lower()
         rules.append(f"<Rule>{members}<BucketKeyEnabled>{key}</BucketKeyEnabled></Rule>")
     return f"<ServerSideEncryptionConfiguration>{''.join(rules)}</ServerSideEncryptionConfiguration>".encode()
+
+
+def _ownership_xml(properties: Mapping[str, Any]) -> bytes:
+    rules = "".join(
+        f"<Rule><ObjectOwnership>{escape(rule['ObjectOwnership'])}</ObjectOwnership></Rule>"
+        for rule in properties.get("Rules", [])
+    )
+    return f"<OwnershipControls>{rules}</OwnershipControls>".encode()
+
+
+def _canned(name: str) -> str:
+    """The name that S3 has for what a template calls LogDeliveryWrite."""
+    return re.sub(r"(?<!^)(?=[A-Z])", "-", name).lower()
+
+
+def _put_acl(name: str, canned: str = "private") -> None:
+    s3._bucket_acl.pop(name, None)
+    if canned != "private":  # which a bucket without ACLs is, too
+        _check(s3._put_bucket_acl(name, b"", {"x-amz-acl": canned}))
+
+
+def _check_policy(_: str, properties: Mapping[str, Any]) -> None:
+    """Put a policy as PutBucketPolicy does, which refuses a public one where the bucket blocks them."""
+    _check(s3._put_bucket_policy(properties.get("Bucket", ""), json.dumps(properties.get("PolicyDocument")).encode()))

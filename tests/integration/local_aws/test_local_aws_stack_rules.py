@@ -115,3 +115,36 @@ def test_a_stack_does_not_take_over_what_has_the_name_already(
     second = aws.deploy("second", body)
     assert (second["StackStatus"], "already exists" in second["Reasons"]) == ("ROLLBACK_COMPLETE", True)
     assert deleted(aws, first, second)
+
+
+def test_what_a_template_says_of_buckets_and_tables_acts_or_is_refused(aws: LocalAws) -> None:
+    everybody = {"Effect": "Allow", "Principal": "*", "Action": "s3:GetObject", "Resource": {"Fn::Sub": "${It.Arn}/*"}}
+    public = {"Bucket": {"Ref": "It"}, "PolicyDocument": {"Version": "2012-10-17", "Statement": [everybody]}}
+    owners = {"Rules": [{"ObjectOwnership": "ObjectWriter"}]}
+    for name, properties, others, reason in (
+        ("site", {"WebsiteConfiguration": {"IndexDocument": "a"}}, {}, "The local AWS has no WebsiteConfiguration"),
+        ("acl", {"AccessControl": "LogDeliveryWrite"}, {}, "The bucket does not allow ACLs"),
+        ("policy", {}, {"Policy": {"Type": "AWS::S3::BucketPolicy", "Properties": public}}, "BlockPublicPolicy"),
+    ):
+        bucket = {"Type": "AWS::S3::Bucket", "Properties": properties}
+        failed = aws.deploy(name, {"Resources": {"It": bucket, **others}})
+        assert (failed["StackStatus"], reason in failed["Reasons"]) == ("ROLLBACK_COMPLETE", True), failed["Reasons"]
+        assert deleted(aws, failed)
+    logs = {"BucketName": "logged", "AccessControl": "LogDeliveryWrite", "OwnershipControls": owners}
+    table = {
+        "TableName": "expiring",
+        "BillingMode": "PAY_PER_REQUEST",
+        "KeySchema": [{"AttributeName": "id", "KeyType": "HASH"}],
+        "AttributeDefinitions": [{"AttributeName": "id", "AttributeType": "S"}],
+        "TimeToLiveSpecification": {"AttributeName": "until", "Enabled": True},
+    }
+    kinds = {"AWS::S3::Bucket": logs, "AWS::DynamoDB::Table": table}
+    made = {kind[5:7]: {"Type": kind, "Properties": properties} for kind, properties in kinds.items()}
+    stack = aws.deploy("told", {"Resources": made})
+    assert stack["StackStatus"] == "CREATE_COMPLETE", stack["Reasons"]
+    assert aws.s3.get_bucket_ownership_controls(Bucket="logged")["OwnershipControls"] == owners
+    granted = {grant["Grantee"].get("URI", "")[-11:] for grant in aws.s3.get_bucket_acl(Bucket="logged")["Grants"]}
+    assert "LogDelivery" in granted
+    expiry = aws.client("dynamodb").describe_time_to_live(TableName="expiring")["TimeToLiveDescription"]
+    assert expiry == {"AttributeName": "until", "TimeToLiveStatus": "ENABLED"}
+    assert deleted(aws, stack)

@@ -226,7 +226,8 @@ def test_what_the_server_writes_is_its_owners_alone(aws: LocalAws) -> None:
         ("lambda", "POST", "/2015-03-31/event-source-mappings", {}),
         ("logs", "POST", "/", {"x_amz_target": "Logs_20140328.PutSubscriptionFilter"}),
         *(("sns", method, "/?Action=Subscribe&Protocol=sqs", {}) for method in ("GET", "POST")),
-        *(("s3", "PUT", f"/private?{name}", {}) for name in ("notification", "replication")),
+        *(("s3", "PUT", f"/private?{name}", {}) for name in ("notification", "replication", "website", "abac")),
+        *(("s3", "DELETE", f"/private?{name}&id=1", {}) for name in ("inventory", "analytics", "metrics")),
         *(("sts", "GET", f"/?Action=Get{kind}Token&Version=2011-06-15", {}) for kind in ("Session", "Federation")),
         ("secretsmanager", "POST", "/", {"x_amz_target": "secretsmanager.ListSecrets"}),
     ],
@@ -236,6 +237,24 @@ def test_what_would_act_without_asking_is_not_there(
 ) -> None:
     answer = aws.send(method, path, sign=sign, **headers)
     assert (answer.status, b"NotImplemented" in answer.data) == (501, True)
+
+
+def test_a_part_of_a_bucket_is_never_taken_for_the_bucket(aws: LocalAws) -> None:
+    aws.s3.create_bucket(Bucket="empty")
+    model = aws.s3.meta.service_model
+    uris = [model.operation_model(name).http["requestUri"].partition("?")[2] for name in model.operation_names]
+    for method in ("DELETE", "PUT"):
+        for part in sorted(filter(None, uris)):
+            aws.send(method, f"/empty?{part}", sign="s3")
+        assert aws.s3.head_bucket(Bucket="empty"), method
+    assert aws.send("DELETE", "/empty", sign="s3").status == 204
+
+
+def test_a_bucket_of_another_owner_than_expected_is_left_alone(aws: LocalAws) -> None:
+    own = {"Bucket": "private", "Key": "copy", "CopySource": "private/object"}
+    for member in ("ExpectedBucketOwner", "ExpectedSourceBucketOwner"):
+        refused(aws.s3.copy_object, "AccessDenied", **own, **{member: "111122223333"})
+        aws.s3.copy_object(**own, **{member: "000000000000"})
 
 
 def test_addresses_of_apis_that_name_none_lead_nowhere(aws: LocalAws) -> None:

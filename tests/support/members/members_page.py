@@ -8,7 +8,7 @@ from pathlib import Path
 
 from request_members import Member, find_members, make_services
 
-from emulator.platform.validation import Fate
+from emulator.platform.validation import Fate, fates
 
 _HEAD = """# The local AWS: what requests may contain
 
@@ -16,7 +16,8 @@ _HEAD = """# The local AWS: what requests may contain
 
 Nothing is accepted without a word. Of all that a request to SageMaker, its runtime, Application Auto Scaling, Service
 Quotas, or to CloudWatch for metrics and alarms may contain, each member acts, is refused by its name, is recorded only,
-or has no effect that could be seen. What is in no table here acts. `X[].Y` is the member `Y` of each `X`.
+or has no effect that could be seen. What is in no table here acts. `X[].Y` is the member `Y` of each `X`. The last
+table is of what a template may say of the resources of other services.
 """
 _TABLES = {
     "refused": "Refused\n\nA request with one of these fails, and says the same. A value in brackets is taken.",
@@ -30,7 +31,16 @@ def make_page(state: Path) -> str:
     for kind, text in _TABLES.items():
         lines += [f"## {text}\n", "| operation | members | |", "|---|---|---|"]
         lines += [*_rows([member for member in found if member.is_(kind)]), ""]
-    return "\n".join(lines[:-1]) + "\n"
+    lines += ["## Properties in templates\n", "| resource | properties | | |", "|---|---|---|---|", *_properties()]
+    return "\n".join(lines) + "\n"
+
+
+def _properties() -> Iterator[str]:
+    for resource, listed in fates("templates").items():
+        for fate, group in groupby(listed, key=lambda each: each[1]):
+            but = f" ({', '.join(map(str, fate.but))})" if fate.but else ""
+            names = ", ".join(f"`{name}`" for name, _ in group)
+            yield f"| `{resource}` | {names}{but} | {fate.kind.replace('_', ' ')} | {fate.text} |"
 
 
 def _rows(found: list[Member]) -> Iterator[str]:

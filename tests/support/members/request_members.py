@@ -43,7 +43,7 @@ CODE = {
 
 #: By MiniStack's name of a service, its code.
 MODULES = {
-    **{name: f"{name}.py" for name in ("ec2", "kms", "sns", "ssm")},
+    **{name: f"{name}.py" for name in ("ec2", "kms", "s3", "sns", "ssm")},
     **{"apigateway": "apigateway_v1.py", "cloudformation": "cloudformation"},
     **{"events": "eventbridge.py", "lambda": "lambda_svc.py"},
     **{"logs": "cloudwatch_logs.py", "monitoring": "cloudwatch.py"},
@@ -148,10 +148,11 @@ def forgotten(service: str) -> Iterator[tuple[str, str]]:
     model = service_model(MODELS.get(service, service))
     for operation in set(available.ONLY.get(service, model.operation_names)) - fates(MODELS.get(service, "")).keys():
         shape = model.operation_model(operation).input_shape
-        if shape is not None and (f'"{operation}"' in code or f"_{xform_name(operation)}(" in code):
+        named = service in available.ONLY or f'"{operation}"' in code or f"_{xform_name(operation)}(" in code
+        if shape is not None and named:
             for name, of in shape.members.items():
-                in_path = of.serialization.get("location") == "uri"
-                if not in_path and not {name.lower(), of.serialization.get("name", name).lower()} & known:
+                whole = of.serialization.get("location") == "uri" or name == shape.serialization.get("payload")
+                if not whole and not {name.lower(), of.serialization.get("name", name).lower()} & known:
                     yield operation, name
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from emulator_fixtures import CALLER, IMAGE, refusal
 from members_page import make_page
+from ministack.services.cloudformation import provisioners
 from request_members import (
     CODE,
     MODULES,
@@ -20,6 +21,7 @@ from request_members import (
     make_services,
     request_with,
 )
+from template_properties import unread
 
 from emulator.ministack.door.members import MODELS
 from emulator.platform.awsapi import Service, service_model
@@ -64,6 +66,14 @@ def test_something_is_said_of_what_ministack_would_drop(service: str) -> None:
     there = {(op, name) for op, shape in shapes.items() if shape for name in shape.members}
     listed = {(pattern, name) for pattern, each in said.items() if pattern not in model.shape_names for name, _ in each}
     assert {(p, name) for p, name in listed if not any(fnmatchcase(op, p) and name == n for op, n in there)} == set()
+
+
+def test_something_is_said_of_what_stacks_would_drop() -> None:
+    dropped = set(unread())
+    said = {(kind, name) for kind, listed in fates("templates").items() for name, _ in listed}
+    assert dropped - said == set()
+    handled = set(provisioners._RESOURCE_HANDLERS)
+    assert {kind for kind, _ in said} <= handled
 
 
 def test_the_page_says_what_the_tables_say(tmp_path: Path) -> None:
