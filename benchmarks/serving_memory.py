@@ -10,16 +10,13 @@ from __future__ import annotations
 import argparse
 import asyncio
 import base64
-import contextlib
 import io
 import json
 import random
-import subprocess
 import sys
 import tempfile
-import time
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
@@ -29,10 +26,9 @@ from rich.progress import track
 
 from benchmarks.measuring import Goal, finish, machine, markdown_table, tree_memory
 from benchmarks.serving_model import draw_images, make_artifacts
-from benchmarks.serving_systems import HOST, started
+from benchmarks.serving_systems import our_program, started, wait_for_answer
 from cli.console import console
 from cli.load.generator import Call, closed_loop
-from emulator.platform.settings import free_port
 
 CALLERS = 8
 FIRST_READING = 1_000
@@ -40,7 +36,6 @@ READINGS_EVERY = 5_000
 #: Of both workers and the process in front of them together. The allocator's own unrest is of this order.
 MAX_GROWTH_MB = 16
 IMAGES = 300
-_START_SECONDS = 60
 
 # What Pillow writes in each format, by mode.
 _MODES = {
@@ -74,8 +69,10 @@ def main() -> int:
         artifact = arguments.artifact
         if artifact is None:  # what is measured is the program around the network, so a small one will do
             artifact = make_artifacts(Path(folder), "resnet9", 64, draw_images())[0].folder
-        with running_server(artifact, Path(folder) / "log") as (process, port):
-            url = f"http://{HOST}:{port}/invocations"
+        program, settings, url = our_program(artifact, SAGEMAKER_MODEL_SERVER_WORKERS="2")
+        log = Path(folder) / "server.log"
+        with started(program, settings, log) as process:
+            wait_for_answer(Call(url, {"Content-Type": "image/jpeg"}, draw_images()[0]), None, process, log)
             calls = [Call(url, headers, body) for body, headers in questions()]
             readings, statuses = measure(process.pid, calls, arguments.requests)
     rows = [(f"{count:,}", f"{megabytes:.1f}") for count, megabytes in readings.items()]
@@ -123,26 +120,6 @@ def _image(grain: np.random.Generator, width: int, height: int, mode: str, file_
     buffer = io.BytesIO()
     image.save(buffer, file_format)
     return buffer.getvalue()
-
-
-@contextlib.contextmanager
-def running_server(artifact: Path, log: Path) -> Iterator[tuple[subprocess.Popen[bytes], int]]:
-    """Run an artifact's own program with two workers, as a container does, and give its process and its port."""
-    port = free_port()
-    settings = {
-        "SM_MODEL_DIR": str(artifact),
-        "SAGEMAKER_BIND_TO_HOST": HOST,
-        "SAGEMAKER_BIND_TO_PORT": str(port),
-        "SAGEMAKER_MODEL_SERVER_WORKERS": "2",
-    }
-    with started([str(artifact / "code" / "serve")], settings, Path(sys.executable).parent, log) as process:
-        deadline = time.monotonic() + _START_SECONDS
-        # Both workers, because memory is measured.
-        while log.read_text().count("A worker has loaded the model") < 2:
-            if process.poll() is not None or time.monotonic() > deadline:
-                raise SystemExit(f"The model server did not start:\n{log.read_text()[-2000:]}")
-            time.sleep(0.05)
-        yield process, port
 
 
 def measure(pid: int, calls: Sequence[Call], requests: int) -> tuple[dict[int, float], Counter[int]]:

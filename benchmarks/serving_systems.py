@@ -122,17 +122,20 @@ def our_server(served: Served, plan: Plan, log: Path, **environment: str) -> Tur
     """Run the artifact's own program, as a container does, and call `/invocations`."""
     # A new container has no bytecode of the artifact's modules.
     shutil.rmtree(served.folder / "code" / "model" / "__pycache__", ignore_errors=True)
+    program, settings, url = our_program(served.folder, **environment)
+    return _measure_server(program, settings, _image_calls(url, plan.images, served.expected), plan, log)
+
+
+def our_program(artifact: Path, **environment: str) -> tuple[list[str], dict[str, str], str]:
+    """Return the command and the variables that start an artifact's own program, and the address that it will have."""
     port = free_port()
     settings = {
-        "SM_MODEL_DIR": str(served.folder),
+        "SM_MODEL_DIR": str(artifact),
         "SAGEMAKER_BIND_TO_HOST": HOST,
         "SAGEMAKER_BIND_TO_PORT": str(port),
         **environment,
     }
-    calls = _image_calls(f"http://{HOST}:{port}/invocations", plan.images, served.expected)
-    return _measure_server(
-        [str(served.folder / "code" / "serve")], settings, Path(sys.executable).parent, calls, plan, log
-    )
+    return [str(artifact / "code" / "serve")], settings, f"http://{HOST}:{port}/invocations"
 
 
 def litserve(served: Served, plan: Plan, log: Path, environment: Path) -> Turn:
@@ -141,7 +144,7 @@ def litserve(served: Served, plan: Plan, log: Path, environment: Path) -> Turn:
     bodies = [json.dumps({"image_data": base64.b64encode(image).decode()}).encode() for image in plan.images]
     calls = [(Call(url, headers, body), right) for body, right in zip(bodies, served.expected, strict=True)]
     program = [str(environment / "bin" / "python"), str(ROOT / "benchmarks" / "peers" / "litserve_server.py")]
-    return _measure_server(program, _peer_settings(served, plan, port), environment / "bin", calls, plan, log)
+    return _measure_server(program, _peer_settings(served, plan, port), calls, plan, log)
 
 
 def bentoml(served: Served, plan: Plan, log: Path, environment: Path) -> Turn:
@@ -154,7 +157,7 @@ def bentoml(served: Served, plan: Plan, log: Path, environment: Path) -> Turn:
         "BENTOML_DO_NOT_TRACK": "true",
         "BENTOML_HOME": str(environment / "home"),
     }
-    return _measure_server(program, settings, environment / "bin", calls, plan, log)
+    return _measure_server(program, settings, calls, plan, log)
 
 
 def _peer_settings(served: Served, plan: Plan, port: int) -> dict[str, str]:
@@ -174,16 +177,11 @@ def _image_calls(url: str, images: Sequence[bytes], expected: Sequence[Expected]
 
 
 def _measure_server(
-    program: list[str],
-    settings: dict[str, str],
-    programs: Path,
-    calls: list[tuple[Call, Expected]],
-    plan: Plan,
-    log: Path,
+    program: list[str], settings: dict[str, str], calls: list[tuple[Call, Expected]], plan: Plan, log: Path
 ) -> Turn:
     began = time.perf_counter()
-    with started(program, settings, programs, log) as process:
-        _wait_for_answer(*calls[0], program[0], process, log)
+    with started(program, settings, log) as process:
+        wait_for_answer(*calls[0], process, log)
         start_seconds = time.perf_counter() - began
         loads = loads_of(calls, plan, process.pid)
         return Turn(loads, start_seconds, tree_memory(process.pid))
@@ -195,11 +193,10 @@ def loads_of(calls: list[tuple[Call, Expected]], plan: Plan, pid: int) -> dict[i
 
 
 @contextlib.contextmanager
-def started(
-    program: list[str], settings: dict[str, str], programs: Path, log: Path
-) -> Iterator[subprocess.Popen[bytes]]:
+def started(program: list[str], settings: dict[str, str], log: Path) -> Iterator[subprocess.Popen[bytes]]:
     """Run a program in a process group of its own; at the end nothing of the group is left."""
-    path = os.pathsep.join([str(programs), os.environ.get("PATH", os.defpath)])
+    programs = map(os.path.dirname, (program[0], sys.executable))  # its environment's before this one's
+    path = os.pathsep.join([*programs, os.environ.get("PATH", os.defpath)])
     environment = {"PATH": path, "HOME": os.environ.get("HOME", "/"), "LANG": "C.UTF-8", **settings}
     log.parent.mkdir(parents=True, exist_ok=True)
     with log.open("wb") as output:
@@ -222,8 +219,8 @@ def started(
         process.wait()
 
 
-def _wait_for_answer(call: Call, expected: Expected, program: str, process: subprocess.Popen[bytes], log: Path) -> None:
-    """Ask until there is an answer, and check it; until then a server may refuse or fail."""
+def wait_for_answer(call: Call, expected: Expected | None, process: subprocess.Popen[bytes], log: Path) -> None:
+    """Ask until there is an answer, and check it where one is expected; until then a server may refuse or fail."""
     deadline = time.monotonic() + _START_SECONDS
     url = urlsplit(call.url)
     while True:
@@ -233,13 +230,13 @@ def _wait_for_answer(call: Call, expected: Expected, program: str, process: subp
             response = connection.getresponse()
             body = response.read()
             if response.status == 200:
-                if fault := expected.fault(response.status, body):
+                if expected and (fault := expected.fault(response.status, body)):
                     raise WrongAnswerError(fault)
                 return
         if process.poll() is not None or time.monotonic() > deadline:
             ended = "does not answer" if process.returncode is None else f"ended with status {process.returncode}"
             tail = "\n".join(log.read_text(errors="replace").splitlines()[-20:])
-            raise BrokenSystemError(f"{program} {ended}:\n{tail}")
+            raise BrokenSystemError(f"{log.stem} {ended}:\n{tail}")
         time.sleep(_POLL_SECONDS)
 
 
