@@ -37,7 +37,6 @@ def make_host(
     state_dir: Path,
     service: str = "sagemaker",
     spot_interruption: SpotInterruption | None = None,
-    stop_grace_seconds: float = 1.0,
     monitoring: Monitoring | None = None,
     clock: float = 1.0,
 ) -> Host:
@@ -46,7 +45,7 @@ def make_host(
     temporary.mkdir(exist_ok=True)
     processes = ProcessRegistry(state_dir / "processes")
     given = (service, "http://127.0.0.1:9", state_dir, temporary, ACCOUNT, processes, lambda *_: KEYS)
-    conditions = Conditions(spot_interruption, stop_grace_seconds=stop_grace_seconds, clock=clock)
+    conditions = Conditions(spot_interruption, stop_grace_seconds=1.0, clock=clock)
     return Host(*given, lambda *_: iter(()), monitoring or NoMonitoring(), conditions, clock=Clock(clock))
 
 

@@ -37,6 +37,7 @@ def test_the_program_takes_the_place_of_the_first_process_unless_a_package_is_mi
     ):
         (tmp_path / name).write_text(content)
     assert all(len(line) <= 256 and "\n" not in line for line in ENTRY_POINT["ContainerArguments"])
+    assert " && exec python " in ENTRY_POINT["ContainerArguments"][-1], "or the shell would hear of a stop in its place"
     variables = {"PATH": f"{Path(sys.executable).parent}:/usr/bin:/bin", "PIP_NO_INDEX": "1"}
     command, pipe = [sys.executable, tmp_path / "code" / "container_start.py"], subprocess.PIPE
     process = subprocess.Popen(command, env=variables, stdout=pipe, stderr=pipe, text=True)
