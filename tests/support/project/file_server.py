@@ -4,19 +4,18 @@ from __future__ import annotations
 
 import contextlib
 import re
-import threading
 from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from typing import Any
 
+from lambda_fakes import fake_server
 
-class FileServer(ThreadingHTTPServer):
+
+class FileServer:
     """Serves `content` under every path."""
 
-    daemon_threads = True
-
     def __init__(self, content: bytes) -> None:
-        super().__init__(("127.0.0.1", 0), _Handler)
+        self.url = ""
         self.content, self.etag = content, '"one"'  # the file and its validator; "" for none
         self.ranges = True  # whether it answers Range with 206
         self.honours_if_range = True  # whether it looks at If-Range before it does
@@ -26,60 +25,46 @@ class FileServer(ThreadingHTTPServer):
         self.script: list[Any] = []
         self.requests: list[dict[str, str]] = []  # the headers of all
 
-    @property
-    def url(self) -> str:
-        return f"http://127.0.0.1:{self.server_port}/dogs.zip"
-
-    def handle_error(self, *_: Any) -> None:
-        """Clients that go away are what the tests are about."""
-
-
-class _Handler(BaseHTTPRequestHandler):
-    protocol_version = "HTTP/1.1"
-    server: FileServer
-
-    def do_GET(self) -> None:
-        server = self.server
-        server.requests.append(dict(self.headers))
-        action = server.script.pop(0) if server.script else None
+    def answer(self, handler: BaseHTTPRequestHandler) -> None:
+        self.requests.append(dict(handler.headers))
+        action = self.script.pop(0) if self.script else None
         if isinstance(action, bytes):  # nothing but itself, with the connection's end
-            self.close_connection = True
-            self.wfile.write(action)
+            handler.close_connection = True
+            handler.wfile.write(action)
             return
-        size, first = len(server.content), self._first()
+        size, first = len(self.content), self._first(handler)
         if isinstance(action, int):
-            self._begin(action, 0)
+            self._begin(handler, action, 0)
         elif first is not None and first >= size:
-            self._begin(416, 0, {"Content-Range": f"bytes */{size}"})
+            self._begin(handler, 416, 0, {"Content-Range": f"bytes */{size}"})
         else:
-            body = server.content[first or 0 :]
+            body = self.content[first or 0 :]
             place = {} if first is None else {"Content-Range": f"bytes {first}-{size - 1}/{size}"}
-            self._begin(200 if first is None else 206, len(body), {"ETag": server.etag, **place})
-            self.wfile.write(body if action is None else body[: action[1]])
-            self.close_connection = action is not None
+            self._begin(handler, 200 if first is None else 206, len(body), {"ETag": self.etag, **place})
+            handler.wfile.write(body if action is None else body[: action[1]])
+            handler.close_connection = action is not None
 
-    def _begin(self, status: int, length: int, headers: dict[str, str] | None = None) -> None:
-        self.send_response(status)
-        for name, value in {**self.server.headers, **(headers or {}), "Content-Length": str(length)}.items():
+    def _begin(
+        self, handler: BaseHTTPRequestHandler, status: int, length: int, headers: dict[str, str] | None = None
+    ) -> None:
+        handler.send_response(status)
+        for name, value in {**self.headers, **(headers or {}), "Content-Length": str(length)}.items():
             if value:
-                self.send_header(name, value)
-        self.end_headers()
+                handler.send_header(name, value)
+        handler.end_headers()
 
-    def _first(self) -> int | None:
-        match = re.fullmatch(r"bytes=(\d+)-", self.headers.get("Range", ""))
-        if match is None or not self.server.ranges:
+    def _first(self, handler: BaseHTTPRequestHandler) -> int | None:
+        match = re.fullmatch(r"bytes=(\d+)-", handler.headers.get("Range", ""))
+        if match is None or not self.ranges:
             return None
-        if self.server.honours_if_range and self.headers.get("If-Range") not in (None, self.server.etag):
+        if self.honours_if_range and handler.headers.get("If-Range") not in (None, self.etag):
             return None
         return int(match[1])
-
-    def log_message(self, *_: Any) -> None:
-        """Keep the tests' output clean."""
 
 
 @contextlib.contextmanager
 def serve(content: bytes) -> Iterator[FileServer]:
-    with FileServer(content) as server:
-        threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True).start()
+    server = FileServer(content)
+    with fake_server(server.answer) as host:
+        server.url = f"http://127.0.0.1:{host.port}/dogs.zip"
         yield server
-        server.shutdown()

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import io
 import sys
-import threading
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -14,7 +13,7 @@ import boto3
 import pytest
 import torch
 from fake_s3 import FakeS3
-from file_server import FileServer
+from file_server import serve
 from serving_fixtures import make_artifact
 
 from model.core import network
@@ -38,18 +37,12 @@ def published() -> bytes:
 @pytest.fixture
 def site(monkeypatch, tmp_path, published):
     """A web server with torchvision's published weights."""
-    site = FileServer(published)
-    thread = threading.Thread(target=site.serve_forever, args=(0.01,))
-    thread.start()
     monkeypatch.setenv("TORCH_HOME", str(tmp_path / "torch"))
     name = f"net-{hashlib.sha256(published).hexdigest()[:8]}.pth"
-    monkeypatch.setattr(
-        weights, "published", lambda _: SimpleNamespace(DEFAULT=SimpleNamespace(url=f"{site.url}/{name}"))
-    )
-    yield site
-    site.shutdown()
-    thread.join()
-    site.server_close()
+    with serve(published) as site:
+        place = SimpleNamespace(DEFAULT=SimpleNamespace(url=f"{site.url}/{name}"))
+        monkeypatch.setattr(weights, "published", lambda _: place)
+        yield site
 
 
 @pytest.fixture
