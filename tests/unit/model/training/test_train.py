@@ -7,7 +7,6 @@ import itertools
 import json
 import os
 import shutil
-import signal
 from contextlib import nullcontext
 from types import SimpleNamespace
 
@@ -18,7 +17,6 @@ from training_job import Job
 
 from model.core.artifact import ArtifactError, ModelCard, file_version, verify_files
 from model.core.packaging import package
-from model.core.predictor import Predictor
 from model.train import main
 from model.training import pipeline
 from model.training.artifact import finishing, precision
@@ -189,22 +187,6 @@ def test_the_export_is_tried_before_the_images_are_decoded_and_every_worker_hear
     other = SimpleNamespace(is_main=False, broadcast=lambda _: here.failure)
     with pytest.raises(ExportError, match="vgg16 at 64 x 64"):
         pipeline._check_export(None, "vgg16", 64, other)
-
-
-def test_sigterm_leaves_the_best_model_so_far(data, tmp_path):
-    job = Job(tmp_path, data)
-    process = job.start(*FAST, "--epochs", "10000")
-    assert process.stdout.readline().startswith("epoch=1 ")
-    process.send_signal(signal.SIGTERM)
-    output, errors = process.communicate(timeout=60)
-    assert process.returncode == 128 + signal.SIGTERM, errors
-    assert "SIGTERM" in errors
-    assert "test_accuracy" not in output
-    verify_files(job.model)
-    Predictor.load(job.model).predict(draw(0, 5))
-    assert (job.metrics["interrupted"], job.metrics["test"]) == (True, None)
-    assert "stopped after" in (job.output / "data" / "report.html").read_text()
-    assert not (job.output / "failure").exists()
 
 
 @pytest.mark.parametrize(

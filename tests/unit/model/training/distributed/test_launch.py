@@ -42,7 +42,7 @@ def test_two_processes_leave_one_model_and_a_stop_signal_ends_them_whole(data, t
     assert f"\n{output}".count("\nbest_epoch=") == 1
     assert "\nworkers=2 images_per_second=" in output
     verify_files(job.model)
-    assert (job.metrics["interrupted"], job.metrics["workers"]) == (True, 2)
+    assert (job.metrics["interrupted"], job.metrics["workers"], job.metrics["test"]) == (True, 2, None)
     assert not (job.output / "failure").exists()
     assert "Traceback" not in errors
     assert not any(worker.is_running() for worker in workers)
