@@ -17,6 +17,7 @@ from cli.console import AsJson, console, show
 from cli.data.dataset import data_set_errors, print_notes
 from cli.data.push import data_set_name, push_files
 from cli.errors import NotReadyError, WorkFailedError, aws_errors
+from cli.operating.endpoints import endpoint_config
 from infra.bucket_layout import BATCH_INPUT, BATCH_OUTPUT
 from model.training.data.image_folder import ImageFolder
 from model.training.data.listing import IMAGE_SUFFIXES, is_system_name, list_files, some
@@ -109,9 +110,7 @@ def deployed_model(stage: Stage) -> str:
     if stage.settings.serving.kind == "serverless":
         hint = "Transform jobs run under the role of an isolated model: use a stage with instances (docs/batch.md)"
         raise NotReadyError(f"The endpoint of the stage {stage.name} is serverless.", hint)
-    sagemaker = stage.client("sagemaker")
-    endpoint = sagemaker.describe_endpoint(EndpointName=stage.output("inference", "EndpointName"))
-    config = sagemaker.describe_endpoint_config(EndpointConfigName=endpoint["EndpointConfigName"])
+    config = endpoint_config(stage, stage.output("inference", "EndpointName"))
     return str(config["ProductionVariants"][0]["ModelName"])
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -25,6 +25,7 @@ from cli.serving.answers import MAX_BYTES
 from cli.training.job_names import job_prefix, new_job
 from infra import instance_types
 from infra.bucket_layout import BATCH_INPUT
+from model.training.data.listing import some
 
 LOG_GROUP = "/aws/sagemaker/TransformJobs"
 #: The most that a transform job sends of one image; InvokeEndpoint and the model's server take no more either.
@@ -36,7 +37,6 @@ _CONNECTIONS = 16
 _GIVEN = "/images.json"
 _ENDED = ("Completed", "Failed", "Stopped")
 _POLL_SECONDS = 2.0
-_SHOWN = 10
 
 
 @dataclass(frozen=True)
@@ -61,8 +61,7 @@ class BatchFolder:
 
     def list_objects(self, prefix: str) -> Iterator[dict[str, Any]]:
         """Yield every object below a prefix, as S3 lists it."""
-        for page in self.s3.get_paginator("list_objects_v2").paginate(Bucket=self.bucket, Prefix=prefix):
-            yield from page.get("Contents", [])
+        return self._stage.listed("s3", "list_objects_v2", "Contents", Bucket=self.bucket, Prefix=prefix)
 
     def read(self, key: str, most: int | None = None) -> bytes:
         """Return one object's bytes, or the first ones."""
@@ -147,9 +146,9 @@ class BatchFolder:
         if status == "Failed":
             faults.append(f"The transform job {job} failed: {reason}")
         elif missing:
-            faults.append(f"The transform job {job} gave no answer to {len(missing)} images: {_some(missing)}")
+            faults.append(f"The transform job {job} gave no answer to {len(missing)} images: {some(missing)}")
         if bad:
-            faults.append(f"{len(bad)} answers of the transform job {job} are none of a classifier: {_some(bad)}")
+            faults.append(f"{len(bad)} answers of the transform job {job} are none of a classifier: {some(bad)}")
         return labels, faults
 
     def forget(self, job: str) -> None:
@@ -179,7 +178,3 @@ class BatchFolder:
     def _manifest_key(job: str) -> str:
         # SageMaker reads it under the model's role, so it lies where that may read; hidden files are no images.
         return f"{BATCH_INPUT}/.manifests/{job}.json"
-
-
-def _some(names: Sequence[str]) -> str:
-    return ", ".join(names[:_SHOWN]) + (", …" if len(names) > _SHOWN else "")

@@ -17,6 +17,7 @@ from typing import Any
 from cli.aws import Stage
 from cli.console import console, progress_bar
 from cli.errors import AwsError, NotReadyError, aws_errors
+from cli.operating.endpoints import endpoint_config
 from cli.parallel import map_unordered
 from cli.serving.container_image import stage_tag
 from infra.bucket_layout import MODELS, TRAINING_OUTPUT
@@ -120,13 +121,11 @@ def set_status(stage: Stage, version: Version, status: str, reason: str) -> None
 def deployed_digest(stage: Stage) -> str | None:
     """Return the digest in the environment of the model that the endpoint serves; None where there is none."""
     endpoint = (stage.find_outputs("inference") or {}).get("EndpointName")
-    sagemaker, gone = stage.client("sagemaker"), NotReadyError("There is no endpoint.")
-    with suppress(NotReadyError), aws_errors(missing=gone):
-        if endpoint is None:
-            raise gone
-        config = sagemaker.describe_endpoint(EndpointName=endpoint)["EndpointConfigName"]
-        variants = sagemaker.describe_endpoint_config(EndpointConfigName=config)["ProductionVariants"]
-        model = sagemaker.describe_model(ModelName=variants[0]["ModelName"])
+    if endpoint is None:
+        return None
+    with suppress(NotReadyError), aws_errors(missing=NotReadyError("There is no endpoint.")):
+        variants = endpoint_config(stage, endpoint)["ProductionVariants"]
+        model = stage.client("sagemaker").describe_model(ModelName=variants[0]["ModelName"])
         digest: str | None = model["PrimaryContainer"].get("Environment", {}).get(VARIABLE)
         return digest
     return None

@@ -18,6 +18,14 @@ def stage_endpoints(stage: Stage) -> list[str]:
     return names
 
 
+def endpoint_config(stage: Stage, endpoint: str) -> dict[str, Any]:
+    """Return the configuration that an endpoint serves."""
+    sagemaker = stage.client("sagemaker")
+    name = sagemaker.describe_endpoint(EndpointName=endpoint)["EndpointConfigName"]
+    config: dict[str, Any] = sagemaker.describe_endpoint_config(EndpointConfigName=name)
+    return config
+
+
 def endpoint_variants(stage: Stage, endpoints: Iterable[str]) -> Iterator[dict[str, Any]]:
     """Yield the variants of endpoints: what their configurations say, and how much of it runs."""
     sagemaker = stage.client("sagemaker")

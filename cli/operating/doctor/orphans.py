@@ -8,7 +8,7 @@ from datetime import UTC, datetime, timedelta
 from cli.costs.planned import STACKS
 from cli.models import registry
 from cli.operating.doctor.diagnosis import Diagnosis
-from cli.operating.endpoints import stage_endpoints
+from cli.operating.endpoints import endpoint_config, stage_endpoints
 from cli.operating.leftovers import tagged
 from cli.training.ec2_instances import training_instances
 from infra.bucket_layout import MODELS
@@ -30,12 +30,12 @@ def orphans(found: Diagnosis) -> str:
 
 
 def _sagemaker(found: Diagnosis) -> Iterator[tuple[str, str]]:
-    stage, sagemaker = found.stage, found.stage.client("sagemaker")
+    stage = found.stage
     held = {each["PhysicalResourceId"].rpartition("/")[2].lower() for kind in STACKS for each in stage.resources(kind)}
     for name in stage_endpoints(stage):  # one that was rolled back silently needs what no stack holds any more
-        config = sagemaker.describe_endpoint(EndpointName=name)["EndpointConfigName"]
-        variants = sagemaker.describe_endpoint_config(EndpointConfigName=config)["ProductionVariants"]
-        held |= {each.lower() for each in (config, *(variant["ModelName"] for variant in variants))}
+        config = endpoint_config(stage, name)
+        models = (variant["ModelName"] for variant in config["ProductionVariants"])
+        held |= {each.lower() for each in (config["EndpointConfigName"], *models)}
     ours = {(kind.removeprefix("sagemaker:"), name.lower()) for kind, name in tagged(stage)}
     for kind, member in _SAGEMAKER.items():  # the list of tagged things is up to hours late
         for each in stage.listed("sagemaker", f"list_{kind.replace('-', '_')}s", f"{member}s"):

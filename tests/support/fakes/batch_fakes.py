@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from typing import Any, Never
+from typing import Any
 
-import botocore.exceptions
+from fake_account import refusal
 from fake_s3 import FakeS3
 from fake_stage import FakeStage
 
@@ -27,10 +27,6 @@ class FakeSageMaker:
         self.running = False
         self.answer: Callable[[str], bytes | None] = lambda name: answer_of("Akita")
 
-    def refuse(self, **_: Any) -> Never:
-        error = {"Error": {"Code": "ValidationException", "Message": "refused"}}
-        raise botocore.exceptions.ClientError(error, "Operation")  # type: ignore[arg-type]
-
     def describe_endpoint(self, *, EndpointName: str) -> dict[str, Any]:
         return {"EndpointConfigName": f"config of {EndpointName}"}
 
@@ -44,7 +40,7 @@ class FakeSageMaker:
     def describe_transform_job(self, *, TransformJobName: str) -> dict[str, Any]:
         request = next((r for r in self.requests if r["TransformJobName"] == TransformJobName), None)
         if request is None:
-            self.refuse()
+            raise refusal("ValidationException")
         if self.running:
             raise KeyboardInterrupt
         manifest = request["TransformInput"]["DataSource"]["S3DataSource"]["S3Uri"].removeprefix("s3://bucket/")

@@ -5,9 +5,11 @@ from __future__ import annotations
 import json
 from types import SimpleNamespace
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 from batch_fakes import answer_of, stage_with
+from fake_account import refusal
 
 from cli.batch import commands as batch
 from cli.batch import job as batch_job
@@ -154,7 +156,7 @@ def test_other_places_than_those_of_the_models_role_are_refused(stage, source, d
 
 
 def test_without_a_deployed_model_nothing_is_pushed(stage, tmp_path, monkeypatch):
-    monkeypatch.setattr(stage.sagemaker, "describe_endpoint", stage.sagemaker.refuse)
+    monkeypatch.setattr(stage.sagemaker, "describe_endpoint", Mock(side_effect=refusal("ValidationException")))
     monkeypatch.setattr(batch, "announce", lambda stage: None)
     monkeypatch.setattr(batch, "push_files", None)
     with pytest.raises(AwsError, match="refused"):
