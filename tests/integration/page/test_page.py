@@ -9,6 +9,7 @@ from lambda_fakes import fake_server, reply
 from page_server import GIVE, chromium, client_of, needs_chromium, page_server
 from PIL import Image
 from playwright.sync_api import expect
+from serving_fixtures import image_bytes
 
 from cli.ui.server import PAGE
 
@@ -17,8 +18,7 @@ HOSTILE = "<img src=x onerror=alert(1)><script>alert(2)<!script>" + "Wolf" * 30
 
 
 def picture(width=64, file_format="PNG"):
-    Image.new("RGB", (width, width // 4), "tan").save(file := io.BytesIO(), file_format)
-    return file.getvalue()
+    return image_bytes("tan", (width, width // 4), file_format)
 
 
 def image(name="dog.png", kind="image/png"):

@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import hashlib
-import io
 import json
 import re
-import tarfile
 from base64 import b64encode
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+from emulator_fixtures import tar_gz
 from fake_s3 import FakeS3
 from fake_stage import FakeStage
 from PIL import Image
@@ -50,11 +49,9 @@ def outputs(tmp_path: Path, metrics: dict[str, Any]) -> Path:
 def test_a_page_that_the_training_wrote_is_made_anew(
     outputs: Path, opened: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fetched: bool
 ) -> None:
-    archive = io.BytesIO()
-    with tarfile.open(fileobj=archive, mode="w:gz") as tar:
-        tar.add(outputs, ".")
     stage = FakeStage(s3=FakeS3())
-    stage.s3.objects["training/kennel-dev-1/output/output.tar.gz"] = archive.getvalue()
+    archive = tar_gz({path.name: path.read_bytes() for path in outputs.iterdir()})
+    stage.s3.objects["training/kennel-dev-1/output/output.tar.gz"] = archive
     monkeypatch.setattr(main, "Stage", lambda *_: stage)
     options = ["kennel-dev-1", "--output", str(tmp_path / "reports")] if fetched else ["--from", str(outputs)]
     result = CliRunner().invoke(main.app, ["report", *options])

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import errno
-import io
 import os
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image, ImageDraw
+from serving_fixtures import encode
 
 LABELS = ("001.Disc_hound", "002.Épagneul barré", "plain")
 FAST = ["--architecture", "resnet9", "--input-size", "32", "--epochs", "2", "--batch-size", "12", "--num-cpus", "2"]
@@ -27,9 +27,7 @@ def draw(kind: int, seed: int, *, format: str = "PNG") -> bytes:
     elif kind == 1:
         for x in range(0, width, 8):
             draw.rectangle((x, 0, x + 3, height), fill=colour)
-    file = io.BytesIO()
-    image.save(file, format)
-    return file.getvalue()
+    return encode(image, format)
 
 
 def fill_disk(monkeypatch: pytest.MonkeyPatch) -> None:

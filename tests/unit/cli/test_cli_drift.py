@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import io
 import json
 import tracemalloc
 from dataclasses import replace
@@ -16,6 +15,7 @@ import pytest
 from fake_s3 import FakeS3
 from fake_stage import FakeStage
 from PIL import Image, ImageEnhance, ImageFilter
+from serving_fixtures import encode
 
 from cli.console import console
 from cli.drift import captures, command
@@ -40,8 +40,7 @@ def picture(change: Any = lambda image: image) -> bytes:
         for side in (8, 64)
     )
     mixed = Image.blend(coarse, grain, RANDOM.uniform(0.1, 0.4))
-    change(darker(mixed, RANDOM.uniform(0.6, 1))).save(file := io.BytesIO(), "JPEG", quality=95)
-    return file.getvalue()
+    return encode(change(darker(mixed, RANDOM.uniform(0.6, 1))), "JPEG", quality=95)
 
 
 def answer(label: str = "", **more: Any) -> dict[str, Any]:
@@ -104,12 +103,11 @@ def test_of_a_hundred_thousand_images_a_small_difference_is_significant_and_no_d
 
 
 def test_what_is_no_capture_is_skipped_counted_and_named():
-    bomb = io.BytesIO()
-    Image.new("1", (20_000, 20_000)).save(bomb, "PNG")
+    bomb = encode(Image.new("1", (20_000, 20_000)))
     good = line(picture(), answer())
     foreign = [b"{}\n", b"[" * 10**5 + b"\n", b"\xff\n", b'{"captureData": 1, "eventMetadata": {"inferenceTime": 2}}\n']
     other = line(picture(), answer(model={"name": "dogs", "version": "v0"}))
-    bad, early = line(bomb.getvalue(), answer()), line(picture(), answer(), hours_ago=2)
+    bad, early = line(bomb, answer()), line(picture(), answer(), hours_ago=2)
     found = read(b"".join([good, *foreign, other, bad, early, good[:900]]))
     assert (found.images, len(found.rows)) == (1, 1)
     names = "no whole capture of an image and its answer", "of another model", "with an image that cannot be decoded"

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import io
 import shutil
 from pathlib import Path
 
 import pytest
 from PIL import Image, ImageChops, ImageStat
+from serving_fixtures import encode
 
 from cli.data.dataset import find_data_set, read_data_set, whole_folder
 from cli.data.shrink import Shrunk, shrink_data_set
@@ -17,11 +17,10 @@ from model.core.decoding import decode
 
 def image_of(width: int, height: int, format: str = "JPEG", *, quality: int = 95, orientation: int = 1) -> bytes:
     """A smooth image whose four corners have different colours."""
-    exif, file, gradient = Image.Exif(), io.BytesIO(), Image.linear_gradient("L")
+    exif, gradient = Image.Exif(), Image.linear_gradient("L")
     exif[0x0112] = orientation
     image = Image.merge("RGB", [gradient, gradient.rotate(90), Image.radial_gradient("L")]).resize((width, height))
-    image.save(file, format, **({"quality": quality, "exif": exif} if format == "JPEG" else {}))
-    return file.getvalue()
+    return encode(image, format, **({"quality": quality, "exif": exif} if format == "JPEG" else {}))
 
 
 @pytest.fixture

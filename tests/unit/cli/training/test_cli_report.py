@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import io
 import json
-import tarfile
 from pathlib import Path
 
 import pytest
+from emulator_fixtures import tar_gz
 from fake_s3 import FakeS3
 from fake_stage import FakeStage
 from report_fixtures import make_metrics
@@ -40,10 +39,8 @@ def outputs(tmp_path: Path) -> Path:
 
 def leave(stage: FakeStage, folder: Path, *, cut: int | None = None) -> None:
     """Put an archive of a folder, cut off at its end, where the training kennel-dev-1 would."""
-    file = io.BytesIO()
-    with tarfile.open(fileobj=file, mode="w:gz") as tar:
-        tar.add(folder, ".")
-    stage.s3.objects["training/kennel-dev-1/output/output.tar.gz"] = file.getvalue()[:cut]  # type: ignore[attr-defined]
+    archive = tar_gz({path.name: path.read_bytes() for path in folder.iterdir()})
+    stage.s3.objects["training/kennel-dev-1/output/output.tar.gz"] = archive[:cut]  # type: ignore[attr-defined]
 
 
 def test_fetching_again_replaces_the_files_of_the_report_and_no_others(stage, outputs, tmp_path):
