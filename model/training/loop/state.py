@@ -29,6 +29,8 @@ _HOLDERS = frozenset({"features", "encoder", "layers", "blocks", "trunk_output"}
 # Their matrices and kernels decay. What else has several dimensions is no matrix: position embeddings, class tokens,
 # tables of relative positions, layer scale.
 _DECAYED = (nn.Linear, nn.modules.conv._ConvNd, nn.MultiheadAttention)
+# Members of the state that a checkpoint holds as they are.
+_PLAIN = ("epoch", "step", "seconds", "best_epoch", "best_weights", "epoch_began")
 
 
 class DivergedError(Exception):
@@ -69,6 +71,7 @@ class TrainingState:
     total_loss : sum of their images' losses on this worker, in float64
     history, best, best_epoch, best_weights : of the finished epochs; the weights are the initial ones before
     diverged_epoch : the epoch in which a loss was infinite or not a number; 0: none
+    epoch_began : the generator's state when the current epoch began
     """
 
     def __init__(self, network: nn.Module, recipe: Recipe, *, steps: int, scale_gradients: bool = False) -> None:
@@ -89,7 +92,7 @@ class TrainingState:
         self.best: Evaluation | None = None
         self.best_epoch = self.diverged_epoch = 0
         self.best_weights = copy.deepcopy(network.state_dict())
-        self._epoch_began = self.generator.get_state()
+        self.epoch_began = self.generator.get_state()
 
     @property
     def evaluated(self) -> nn.Module:
@@ -99,9 +102,9 @@ class TrainingState:
     def begin_epoch(self) -> torch.Generator:
         """Return a generator in the state in which the current epoch began, also after a restart in its middle."""
         if self.step == 0:
-            self._epoch_began = self.generator.get_state()
+            self.epoch_began = self.generator.get_state()
             return self.generator
-        return torch.Generator().set_state(self._epoch_began)
+        return torch.Generator().set_state(self.epoch_began)
 
     def add_gradients(self, loss: Tensor) -> None:
         """Add the gradients of a loss to those of the next step."""
@@ -172,31 +175,25 @@ class TrainingState:
         """Return everything as tensors, numbers and texts; all workers must call this."""
         cuda = torch.cuda.get_rng_state() if torch.cuda.is_initialized() else None
         return {
-            "epoch": self.epoch,
-            "step": self.step,
-            "seconds": self.seconds,
+            **{name: getattr(self, name) for name in _PLAIN},
             "total_loss": workers.sum([self.total_loss.item()])[0],
             "history": [dataclasses.asdict(metrics) for metrics in self.history],
             "best": None if self.best is None else vars(self.best) | {"cells": torch.from_numpy(self.best.cells)},
-            "best_epoch": self.best_epoch,
-            "best_weights": self.best_weights,
             "generator": self.generator.get_state(),
-            "epoch_began": self._epoch_began,
             "random": workers.all_gather((torch.get_rng_state(), cuda)),
             **{name: part.state_dict() for name, part in self._parts().items()},
         }
 
     def restore(self, saved: dict[str, Any], workers: Workers) -> None:
         """Go back to what `capture` returned, also with another number of workers."""
-        self.epoch, self.step, self.seconds = saved["epoch"], saved["step"], saved["seconds"]
+        for name in _PLAIN:
+            setattr(self, name, saved[name])
         # One worker holds the sum of all; what counts is the sum.
         self.total_loss = torch.tensor(saved["total_loss"] if workers.is_main else 0.0, dtype=torch.float64)
         self.history = [EpochMetrics(**metrics) for metrics in saved["history"]]
         best = saved["best"]
         self.best = None if best is None else Evaluation(**best | {"cells": best["cells"].numpy()})
-        self.best_epoch, self.best_weights = saved["best_epoch"], saved["best_weights"]
         self.generator.set_state(saved["generator"])
-        self._epoch_began = saved["epoch_began"]
         # A worker that is new draws the noise of the last one, for other images.
         cpu, cuda = saved["random"][min(workers.rank, len(saved["random"]) - 1)]
         torch.set_rng_state(cpu)
