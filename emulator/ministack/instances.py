@@ -24,7 +24,7 @@ from ministack.services import ec2, iam
 from emulator.ec2.instance import InstanceRun, LaunchedInstance, console_output, remove_leftovers
 from emulator.ministack.door.enforcement import refusal
 from emulator.ministack.door.operations import form
-from emulator.ministack.patching import around_service
+from emulator.ministack.patching import around, around_service, within_time
 from emulator.platform.awsapi import Caller, service_model
 from emulator.platform.errors import Response
 from emulator.platform.host import Host
@@ -56,6 +56,7 @@ class Instances:
 
     def install(self) -> None:
         around_service("ec2", self._handle)
+        around(ec2, "_image_matches_filters", within_time)
 
     def start(self) -> None:
         """End the instances that the last server ran: their machine is gone."""

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import functools
+import signal
+import threading
 from collections.abc import Callable
 from typing import Any
 
@@ -17,3 +19,19 @@ def around(module: Any, name: str, replacement: Callable[..., Any]) -> None:
 def around_service(service: str, replacement: Callable[..., Any]) -> None:
     """Have `replacement` called for the handler of a service, by MiniStack's name."""
     app.SERVICE_HANDLERS[service] = functools.partial(replacement, app.SERVICE_HANDLERS[service])
+
+
+def within_time(inner: Callable[..., Any], *arguments: Any, **options: Any) -> Any:
+    """Call what matches users' texts in the event loop, for a second of the processor: a match looks for signals."""
+    if threading.current_thread() is not threading.main_thread():
+        return inner(*arguments, **options)
+    signal.signal(signal.SIGPROF, _end)
+    signal.setitimer(signal.ITIMER_PROF, 1)
+    try:
+        return inner(*arguments, **options)
+    finally:
+        signal.setitimer(signal.ITIMER_PROF, 0)
+
+
+def _end(*_: Any) -> None:
+    raise ValueError("A regular expression takes longer than a second.")

@@ -9,6 +9,7 @@ from typing import Any
 from botocore.model import ListShape, StructureShape
 from ministack.services import apigateway_v1 as v1
 
+from emulator.evaluation import evaluator
 from emulator.ministack.apigateway import templates
 from emulator.ministack.cloudformation.resources import coerced, handler_message
 from emulator.platform.awsapi import service_model
@@ -126,7 +127,7 @@ def check_integration(integration: Mapping[str, Any], method: str | None, declar
         undeclared = source.startswith("method.request.") and source not in declared
         refuse_if(undeclared, f"Invalid mapping expression parameter specified: {source}")
     for template in (integration.get("requestTemplates") or {}).values():
-        templates.check(template)
+        evaluator.call(templates.check, (template,))
 
 
 def check_integration_response(response: Mapping[str, Any], declared: Mapping[str, Any] | None) -> None:
@@ -136,7 +137,7 @@ def check_integration_response(response: Mapping[str, Any], declared: Mapping[st
         refuse_if(not _BACK.fullmatch(str(source)), f"Invalid mapping expression specified: {to} from {source}.")
         refuse_if(to not in (declared or {}), f"Invalid mapping expression parameter specified: {to}")
     for template in (response.get("responseTemplates") or {}).values():
-        templates.check(template or "")
+        evaluator.call(templates.check, (template or "",))
     try:
         re.compile(response.get("selectionPattern") or "")
     except re.error as wrong:

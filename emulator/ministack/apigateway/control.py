@@ -14,7 +14,6 @@ from typing import Any
 from ministack.services import apigateway_v1 as v1
 from ministack.services.cloudformation import provisioners, stacks
 
-from emulator.ministack.apigateway import templates
 from emulator.ministack.apigateway.allowed import (
     TYPES,
     check_integration,
@@ -24,7 +23,7 @@ from emulator.ministack.apigateway.allowed import (
     refuse_if,
 )
 from emulator.ministack.functions.corrections import wrap_handlers
-from emulator.ministack.patching import around
+from emulator.ministack.patching import around, within_time
 from emulator.platform.errors import Response
 
 _ADDRESS = re.compile(r"https://([0-9a-f]{8})\.execute-api\.[a-z0-9-]+\.amazonaws\.com")
@@ -48,8 +47,9 @@ def install(endpoint_url: str) -> None:
 
     The CDK makes the address of a stage of names; here it is a path of `endpoint_url`.
     """
-    templates.install()
     v1._resources.__class__ = _Resources
+    for name in ("_check_request_validation", "_invoke_mock_v1", "_select_service_integration_response"):
+        around(v1, name, within_time)
     for kind in [name for name in provisioners._RESOURCE_HANDLERS if name.startswith("AWS::ApiGateway::")]:
         if (name := kind.rpartition("::")[2]) in TYPES:
             wrap_handlers(kind, functools.partial(check_properties, name), functools.partial(_made, name))
@@ -110,7 +110,7 @@ def _method(api_id: str, resource_id: str, http_method: str) -> dict[str, Any]:
 def _answered(check: Callable[[], None], go_on: Callable[[], Response]) -> Response:
     try:
         check()
-    except ValueError as wrong:
+    except (TimeoutError, ValueError) as wrong:
         return v1._v1_error("BadRequestException", str(wrong), 400)  # type: ignore[no-any-return]
     return go_on()
 

@@ -194,9 +194,10 @@ async def _timed(
     execution = current.get()
     execution.credentials = integration.get("credentials")
     execution.context["resourcePath"] = request[3]["path"]
-    began = time.perf_counter()
+    began, seconds = time.perf_counter(), int(integration.get("timeoutInMillis") or 29_000) / 1000
+    execution.deadline = time.monotonic() + seconds
     try:
-        async with asyncio.timeout(int(integration.get("timeoutInMillis") or 29_000) / 1000):
+        async with asyncio.timeout(seconds):
             return await inner(integration, *request, **more)
     except TimeoutError:
         execution.lines.append(("Execution failed due to a timeout error", True))

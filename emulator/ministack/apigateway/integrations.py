@@ -6,8 +6,10 @@ Source: API Gateway's Developer Guide, "Data transformations for REST APIs" and 
 from __future__ import annotations
 
 import asyncio
+import functools
 import json
 import re
+import time
 from collections.abc import Callable, Mapping
 from contextvars import ContextVar
 from dataclasses import dataclass, field
@@ -16,6 +18,7 @@ from typing import Any
 from ministack.core.responses import get_account_id
 from ministack.services import apigateway_v1 as v1
 
+from emulator.evaluation import evaluator
 from emulator.ministack import identity
 from emulator.ministack.apigateway import allowed, templates
 from emulator.ministack.door.enforcement import refusal
@@ -30,13 +33,14 @@ VARIABLE = re.compile(r"\$context((?:\.\w+)+)")
 
 @dataclass
 class Execution:
-    """One request: what templates know of it, and `lines` for its log with what is an error."""
+    """One request: what templates know of it, when its time is up, and `lines` for its log with what is an error."""
 
     context: dict[str, Any]
     parameters: dict[str, Mapping[str, str]]
     variables: Mapping[str, str]
     credentials: str | None = None
     seconds: float = 0.0
+    deadline: float = field(default_factory=lambda: time.monotonic() + 29)
     lines: list[tuple[str, bool]] = field(default_factory=list)
 
     def failed(self, reason: str) -> Any:
@@ -45,9 +49,12 @@ class Execution:
         return v1._gw_error("API_CONFIGURATION_ERROR", "Internal server error")
 
     async def render(self, template: str, body: str) -> str:
-        """Render a template, in a thread: it is no work for the event loop."""
-        given = body, self.parameters, self.context, self.variables
-        return await asyncio.to_thread(templates.render, template, *given)
+        """Render a template, and take over what it overrides."""
+        given = template, body, self.parameters, self.context, self.variables
+        call = functools.partial(evaluator.call, templates.render, given, self.deadline)
+        text, overrides = await asyncio.get_running_loop().run_in_executor(evaluator.THREADS, call)
+        self.context.update(overrides)
+        return str(text)
 
     def mapped(self, source: str) -> str | None:
         """What a mapping expression stands for; None leaves it out."""
@@ -195,17 +202,15 @@ def _one_each(headers: Mapping[str, str]) -> dict[str, str]:
     return dict({name.lower(): (name, value) for name, value in headers.items()}.values())
 
 
-def _mock(inner: Callable[..., Response], integration: Mapping[str, Any]) -> Any:
-    """Answer as the integration says, once somebody waits for it."""
-    return _answer_mock(inner(integration), integration)
-
-
-async def _answer_mock(given: Response, integration: Mapping[str, Any]) -> Response:
+async def _mock(inner: Callable[..., Response], integration: Mapping[str, Any]) -> Response:
+    """Answer as the integration says."""
     execution = current.get()
-    status, headers, content = given
     written = any(each.get("responseTemplates") for each in (integration.get("integrationResponses") or {}).values())
     try:
+        status, headers, content = inner(integration)
         return status, headers, (await execution.render(as_text(content) if written else "", "")).encode()
-    except ValueError as wrong:
+    except (TimeoutError, ValueError) as wrong:
         execution.failed(str(wrong))
-        return 500, {"Content-Type": JSON}, b'{"message": "Internal server error"}'
+        late = isinstance(wrong, TimeoutError)
+        message = b'{"message": "Endpoint request timed out"}' if late else b'{"message": "Internal server error"}'
+        return 504 if late else 500, {"Content-Type": JSON}, message

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import base64
 import json
-import operator
 import re
 from collections.abc import Callable, Mapping
 from typing import Any, ClassVar
@@ -16,14 +15,10 @@ from urllib.parse import quote_plus, unquote_plus
 
 import airspeed
 
-from emulator.sagemaker.transform.json_path import JsonPath
+from emulator.evaluation.json_path import JsonPath
 
-#: How often a loop of API Gateway runs at most.
-_MOST_ROUNDS = 1000
-#: What one rendering may take: a template of few words could keep the whole server busy, or fill its memory.
-_MOST_BLOCKS, _DEEPEST, _LONGEST, _BITS = 100_000, 50, 10 * 1024 * 1024, 63
-#: Under this name, which no template can write, the variables have what has been used of it.
-_USED = ""
+#: How often a loop of API Gateway runs at most, and how long a body is.
+_MOST_ROUNDS, _LONGEST = 1000, 10 * 1024 * 1024
 
 
 def _split(text: str, pattern: str) -> list[str]:
@@ -41,8 +36,8 @@ _TEXT = {
     "isEmpty": lambda text: not text,
     "length": len,
     "matches": lambda text, pattern: re.fullmatch(pattern, text) is not None,
-    "replace": lambda text, part, by: text.replace(part, _replaced(text, by, text.count(part))),
-    "replaceAll": lambda text, pattern, by: re.sub(pattern, _replaced(text, by, len(text) + 1), text),
+    "replace": str.replace,
+    "replaceAll": lambda text, pattern, by: re.sub(pattern, by, text),
     "split": _split,
     "startsWith": str.startswith,
     "substring": lambda text, start, end=None: text[start:end],
@@ -113,13 +108,10 @@ def _attribute(thing: Any, name: str) -> Any:
 def _written(value: Any) -> str:
     """Write a value as Java does: a map's members with =, a list as JSON."""
     if isinstance(value, dict):
-        text = "{" + ", ".join(f"{key}={_written(item)}" for key, item in value.items()) + "}"
-    elif isinstance(value, list):
-        text = "[" + ",".join(map(_written_in_list, value)) + "]"
-    else:
-        text = value if isinstance(value, str) else json.dumps(value, default=str)
-    _bounded(len(text))
-    return text
+        return "{" + ", ".join(f"{key}={_written(item)}" for key, item in value.items()) + "}"
+    if isinstance(value, list):
+        return "[" + ",".join(map(_written_in_list, value)) + "]"
+    return value if isinstance(value, str) else json.dumps(value, default=str)
 
 
 def _written_in_list(value: Any) -> str:
@@ -130,62 +122,26 @@ class _Block(airspeed.Block):  # type: ignore[misc]
     def evaluate_raw(self, stream: Any, namespace: Any, loader: Any) -> None:
         if namespace.get("velocityCount", 0) > _MOST_ROUNDS:
             raise ValueError(f"#foreach runs {_MOST_ROUNDS} times at most")
-        used = namespace.top()[_USED]
-        used["blocks"] += 1
-        if used["blocks"] > _MOST_BLOCKS or used["depth"] == _DEEPEST:
-            raise ValueError(f"Loops run {_MOST_BLOCKS} times in all at most; Recursion is {_DEEPEST} deep at most")
-        used["depth"] += 1
         super().evaluate_raw(stream, namespace, loader)
-        used["depth"] -= 1
 
 
-class _Stream(airspeed.StoppableStream):  # type: ignore[misc]
-    def write(self, text: str) -> None:
-        _bounded(self.tell() + len(text))
-        super().write(text)
-
-
-def _bounded(length: int) -> None:
-    if length > _LONGEST:
-        raise ValueError(f"A text has {_LONGEST} characters at most")
-
-
-def _replaced(text: str, by: str, times: int) -> str:
-    _bounded(len(text) + len(by) * times)
-    return by
-
-
-class _NameOrCall(airspeed.NameOrCall):  # type: ignore[misc]
-    def calculate(self, current_object: Any, loader: Any, top_namespace: Any) -> Any:
-        found = super().calculate(current_object, loader, top_namespace)
-        _bounded(len(found) if isinstance(found, str) else 0)
-        return found
-
-
-def _in_64_bits(operate: Callable[[Any, Any], Any]) -> Callable[[Any, Any], Any]:
-    """Calculate with numbers as Java does, and with texts not at all, but for joining them."""
+def _with_numbers(operate: Callable[[Any, Any], Any]) -> Callable[[Any, Any], Any]:
+    """Calculate with numbers only, where Python does with texts, too."""
 
     def calculate(left: Any, right: Any) -> Any:
-        if isinstance(left, str) and isinstance(right, str) and operate is operator.add:
-            _bounded(len(left) + len(right))
-        elif not isinstance(left, int | float) or not isinstance(right, int | float):
+        if not isinstance(left, int | float) or not isinstance(right, int | float):
             raise ValueError("This calculates with numbers only")
-        result = operate(left, right)
-        if isinstance(result, int) and result.bit_length() > _BITS:
-            raise ValueError(f"A number has {_BITS} bits at most")
-        return result
+        return operate(left, right)
 
     return calculate
 
 
-def install() -> None:
-    """Have airspeed look up attributes of what is meant for templates only, and give values the methods of Java."""
-    vars(airspeed).update(getattr=_attribute, str=_written)
-    vars(airspeed).update(Block=_Block, NameOrCall=_NameOrCall, StoppableStream=_Stream)
-    operators = airspeed.BinaryOperator.OPERATORS
-    operators.update({sign: _in_64_bits(operators[sign]) for sign in "+-*/%"})
-    for kind, methods in ((str, _TEXT), (list, _LIST), (dict, _MAP)):
-        airspeed.__additional_methods__.setdefault(kind, {}).update(methods)
+# airspeed looks up attributes of what is meant for templates only, and values have the methods of Java.
+vars(airspeed).update(getattr=_attribute, str=_written, Block=_Block)
+_operators = airspeed.BinaryOperator.OPERATORS
+_operators.update({sign: _with_numbers(_operators[sign]) for sign in "-*/%"})
+for _kind, _methods in ((str, _TEXT), (list, _LIST), (dict, _MAP)):
+    airspeed.__additional_methods__.setdefault(_kind, {}).update(_methods)
 
 
 def check(template: str) -> None:
@@ -202,8 +158,8 @@ def render(
     parameters: Mapping[str, Mapping[str, str]],
     context: dict[str, Any],
     stage_variables: Mapping[str, str],
-) -> str:
-    """Render a template. `parameters` has path, querystring and header; overrides are left in `context`.
+) -> tuple[str, dict[str, Any]]:
+    """Render a template; what it overrides comes with its text. `parameters` has path, querystring and header.
 
     Any error of a template is a ValueError.
     """
@@ -213,9 +169,13 @@ def render(
         "context": context,
         "stageVariables": dict(stage_variables),
         "esc": {"newline": "\n"},
-        _USED: {"blocks": 0, "depth": 0},
     }
     try:
-        return str(airspeed.Template(template).merge(variables))
+        text = str(airspeed.Template(template).merge(variables))
     except Exception as wrong:  # whatever a template does: airspeed lets errors of its values through
+        if isinstance(wrong.__cause__, MemoryError):
+            raise wrong.__cause__ from None
         raise ValueError(f"{type(wrong).__name__}: {wrong}") from None
+    if len(text) > _LONGEST:
+        raise ValueError(f"A body has {_LONGEST} characters at most.")
+    return text, {name: value for name, value in context.items() if name.endswith("Override")}

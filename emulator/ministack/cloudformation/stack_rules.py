@@ -9,12 +9,12 @@ from collections.abc import Callable
 from typing import Any
 
 from ministack.services import cloudwatch, cloudwatch_logs, dynamodb, ecr, iam, lambda_svc
-from ministack.services.cloudformation import _change_sets, _exports, _stacks, handlers, stacks
+from ministack.services.cloudformation import _change_sets, _exports, _stacks, engine, handlers, stacks
 
 from emulator.ministack.cloudformation import custom_resources
 from emulator.ministack.cloudformation.resources import handler_message
 from emulator.ministack.functions.corrections import wrap_handlers
-from emulator.ministack.patching import around
+from emulator.ministack.patching import around, within_time
 from emulator.platform.validation import section
 
 Exports = dict[str, dict[str, Any]]
@@ -30,6 +30,7 @@ def install() -> None:
     wrap_handlers("AWS::DynamoDB::Table", after=_set_expiry)
     create = handlers._ACTION_HANDLERS["CreateChangeSet"]
     handlers._ACTION_HANDLERS["CreateChangeSet"] = lambda params: _create_change_set(create, params)
+    around(engine, "_check_parameter_constraints", within_time)
     around(stacks, "_provision_resource", _provision_resource)
     around(stacks, "_update_resource", _update_resource)
     around(stacks, "_resolve_stack_outputs", _resolve_stack_outputs)

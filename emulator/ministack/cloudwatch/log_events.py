@@ -13,6 +13,7 @@ from typing import Any
 from ministack.core.responses import error_response_json, json_response
 from ministack.services import cloudwatch_logs
 
+from emulator.ministack.patching import around, within_time
 from emulator.platform.errors import Response
 
 _MOST = 10_000
@@ -22,6 +23,7 @@ _NOT_DONE = {"{": "JSON patterns ({ $.a = 1 })", "[": "space-delimited patterns 
 
 def install() -> None:
     cloudwatch_logs._filter_log_events = _filter
+    around(cloudwatch_logs, "_start_query", within_time)
 
 
 def matcher(pattern: str) -> Callable[[str], bool]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fnmatch
 import functools
 import os
 import re
@@ -45,14 +46,13 @@ def install() -> None:
     around(iam_evaluator, "enforce", _enforce)
     around(iam_evaluator, "check_credentials", _check_credentials)
     around(app, "pin_signed_request", _pin_signed_request)
-    around(iam_evaluator, "_fnmatch_compile", _wildcards)
+    iam_evaluator._fnmatch_compile = wildcards
 
 
 @functools.lru_cache(4096)
-def _wildcards(inner: Callable[..., re.Pattern[str]], *pattern: Any) -> re.Pattern[str]:
-    """Let a wildcard stand for line breaks, too: paths and keys may have them, and no denial may miss them."""
-    found = inner(*pattern)
-    return re.compile(rf"{found.pattern[:-1]}\Z", found.flags | re.DOTALL)
+def wildcards(pattern: str, ignore_case: bool) -> re.Pattern[str]:
+    """Read * and ? in linear time, and for line breaks, too: keys may have them, and no denial may miss them."""
+    return re.compile(fnmatch.translate(pattern.replace("[", "[[]")), re.IGNORECASE if ignore_case else 0)
 
 
 def failed(code: str, message: str) -> Any:

@@ -14,10 +14,12 @@ from ministack.services.cloudformation import provisioners
 
 from emulator.ministack.cloudformation.resources import handler_message
 from emulator.ministack.functions.corrections import wrap_handlers
+from emulator.ministack.patching import around, within_time
 from emulator.platform.errors import Response
 
 
 def install() -> None:
+    around(s3, "_cors_answer", within_time)
     handlers: dict[str, Callable[..., Any]] = provisioners._RESOURCE_HANDLERS["AWS::S3::Bucket"]
     provisioners._RESOURCE_HANDLERS["AWS::S3::Bucket"] = {
         **handlers,

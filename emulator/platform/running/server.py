@@ -42,6 +42,7 @@ class LocalAws:
 
         from emulator.autoscaling import resources
         from emulator.autoscaling.service import ApplicationAutoScaling
+        from emulator.evaluation import evaluator
         from emulator.ministack import identity, instances, limits, routing, scheduled_rules, tagging, usage
         from emulator.ministack.apigateway import control, execution, integrations
         from emulator.ministack.cloudformation import interruptions, resource_types, stack_rights, stack_rules
@@ -57,6 +58,7 @@ class LocalAws:
         endpoint_url = f"http://{settings.BIND_HOST}:{port}"
         quotas, clock = Quotas(conditions.quotas), Clock(conditions.clock)
         self._processes = ProcessRegistry(place.processes)
+        evaluator.adopt = self._processes.adopt
         self._object_files = object_files.ObjectFiles()
         self._durability = durability.Durability(place.database)
         self._cloudwatch = CloudWatch(settings.ACCOUNT, clock, self._durability.note_change)

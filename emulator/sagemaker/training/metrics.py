@@ -9,12 +9,12 @@ from __future__ import annotations
 
 import functools
 import math
-import re
 import threading
 import time
 from collections.abc import Sequence
 from typing import NamedTuple
 
+from emulator.evaluation import evaluator
 from emulator.platform.awsapi import Caller, Payload
 from emulator.platform.monitoring import Monitoring
 from emulator.platform.store import Record, Store
@@ -47,16 +47,19 @@ class JobMetrics:
         self._publish = functools.partial(monitoring.record, Caller.of_arn(self._arn).region, _NAMESPACE, digits=12)
         self._dimensions = {"TrainingJobName": job["TrainingJobName"]}
         definitions = job["AlgorithmSpecification"].get("MetricDefinitions", [])
-        self._metrics = [(definition["Name"], re.compile(definition["Regex"])) for definition in definitions]
+        self._metrics = [(definition["Name"], definition["Regex"]) for definition in definitions]
         self._points: list[Point] = []
         self._lock = threading.Lock()
 
     def take(self, line: str) -> None:
         now = time.time()
-        for name, expression in self._metrics:
-            match = expression.search(line)
+        for name, expression in [*self._metrics]:
             try:
-                value = float(match[1] or "") if match else math.nan  # a group may have no part in the match
+                groups = evaluator.call(evaluator.search, (expression, line))
+                value = float(groups[0] or "") if groups else math.nan  # a group may have no part in the match
+            except TimeoutError:
+                self._metrics.remove((name, expression))
+                continue
             except ValueError:
                 continue
             if math.isfinite(value):

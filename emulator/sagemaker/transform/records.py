@@ -14,9 +14,9 @@ import zlib
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
+from emulator.evaluation.json_path import JsonPath
 from emulator.platform.awsapi import Payload
 from emulator.platform.errors import refuse
-from emulator.sagemaker.transform.json_path import JsonPath
 
 #: What AWS assumes where the request does not say otherwise.
 DEFAULT_PAYLOAD_MB = 6

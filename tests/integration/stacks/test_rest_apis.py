@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import statistics
+import time
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
@@ -289,6 +292,42 @@ def test_keys_plans_validators_and_overrides_act(aws: LocalSageMaker) -> None:
     again = client.create_api_key(name="o", enabled=True)
     client.create_usage_plan_key(usagePlanId=other, keyId=again["id"], keyType="API_KEY")
     assert aws.send("GET", url, x_api_key=again["value"]).status == 400
+
+
+def test_what_users_write_holds_nobody_up(aws: LocalSageMaker) -> None:
+    client = aws.client("apigateway")
+    api = {"restApiId": client.create_rest_api(name="endless")["id"]}
+    parent = client.get_resources(**api)["items"][0]["id"]
+    uri = "arn:aws:apigateway:us-east-1:runtime.sagemaker:path/endpoints/e/invocations"
+    to_endpoint = {"type": "AWS", "integrationHttpMethod": "POST", "uri": uri, "timeoutInMillis": 4000}
+    to_endpoint["credentials"] = aws.role("endless", trust("apigateway.amazonaws.com"))
+    endless = f"#set($t = '{'a' * 99}!')$t.matches('(a|aa)+')"
+    for name, template, integration, pattern in (
+        ("endless", endless, to_endpoint, ""),
+        ("selects", "{}", {"type": "MOCK"}, "((((.?){99}){99}){99}){99}x"),
+        ("plain", "{}", {"type": "MOCK"}, ""),
+    ):
+        made = client.create_resource(**api, parentId=parent, pathPart=name)["id"]
+        method = {**api, "resourceId": made, "httpMethod": "GET"}
+        client.put_method(**method, authorizationType="NONE")
+        client.put_integration(**method, requestTemplates={"application/json": template}, **integration)
+        client.put_method_response(**method, statusCode="200")
+        mapped = {"responseTemplates": {"application/json": "$context.stage"}, "selectionPattern": pattern}
+        client.put_integration_response(**method, statusCode="200", **mapped)
+    client.create_deployment(**api, stageName="s")
+    url = f"/_aws/execute-api/{api['restApiId']}/s/"
+    with ThreadPoolExecutor(1) as threads:
+        late, times = threads.submit(aws.send, "GET", f"{url}endless"), []
+        while not late.done():
+            began = time.monotonic()
+            assert aws.send("GET", f"{url}plain").data == b"s"
+            times.append(time.monotonic() - began)
+    assert (late.result().status, late.result().json()) == (504, {"message": "Endpoint request timed out"})
+    assert len(times) > 9 and statistics.median(times) < 0.4
+    assert aws.send("GET", f"{url}selects").status == 500
+    pattern = {"Type": "String", "Default": "a" * 99 + "!", "AllowedPattern": "(a|aa)+"}
+    made = {"Parameters": {"P": pattern}, "Resources": {"T": {"Type": "AWS::SNS::Topic"}}}
+    refused(aws.cloudformation.create_stack, "takes longer", StackName="e", TemplateBody=json.dumps(made))
 
 
 def test_a_stack_makes_apis_with_the_rights_of_its_caller(aws: LocalSageMaker) -> None:

@@ -14,13 +14,8 @@ BODY = '{"list": ["a", 1, null], "map": {"k": "v"}, "true": true, "null": null}'
 PARAMETERS = {"path": {"p": "1"}, "querystring": {"p": "2", "q": "a b"}, "header": {"Content-Type": "text/x"}}
 
 
-@pytest.fixture(scope="module", autouse=True)
-def installed() -> None:
-    templates.install()
-
-
 def render(template: str, body: str = BODY, context: dict[str, Any] | None = None) -> str:
-    return templates.render(template, body, PARAMETERS, context or {"stage": "prod"}, {"v": "x"})
+    return templates.render(template, body, PARAMETERS, context or {"stage": "prod"}, {"v": "x"})[0]
 
 
 @pytest.mark.parametrize(
@@ -45,10 +40,13 @@ def test_variables_are_those_of_api_gateway(template: str, text: str) -> None:
     assert render(template) == text
 
 
-def test_what_a_template_overrides_is_left_in_the_context() -> None:
-    context: dict[str, Any] = {"responseOverride": {"header": {}}}
-    render('#set($context.responseOverride.status = 418)#set($context.responseOverride.header.a = "b")', "", context)
-    assert context == {"responseOverride": {"status": 418, "header": {"a": "b"}}}
+def test_what_a_template_overrides_comes_with_its_text() -> None:
+    template = (
+        '#set($context.responseOverride.status = 418)#set($context.responseOverride.header.a = "b")#set($context.b = 1)'
+    )
+    context: dict[str, Any] = {"responseOverride": {"header": {}}, "stage": "prod"}
+    overrides = {"responseOverride": {"status": 418, "header": {"a": "b"}}}
+    assert templates.render(template, "", PARAMETERS, context, {}) == ("", overrides)
 
 
 NAMES = ["__class__", "__globals__", "__init__", "__self__", "_parameters", "format", "format_map", "mro", "encode"]
@@ -66,15 +64,11 @@ def test_templates_reach_nothing_of_python(names: list[str], call: str) -> None:
     [
         ("#foreach($i in [1..2000000000])x#end", "1000 times"),
         ("#foreach($i in $util.parseJson('[" + "1," * 1000 + "1]'))x#end", "1000 times"),
-        ("#foreach($i in [1..1000])#foreach($j in [1..1000])#end#end", "in all"),
-        ("#set($n = 9)#foreach($i in [1..99])#set($n = $n * $n)#end", "63 bits"),
         ("#set($t = 'a' * 2000000000)", "numbers only"),
-        ('#set($t = "abcdefghijkl")#foreach($i in [1..20])#set($t = "$t$t")#end', "characters at most"),
-        ("#set($t = 'ab')#foreach($i in [1..9])#set($t = $t.replace('a', $t.replace('b', $t)))#end", "characters"),
-        ("#set($t = 'a')#foreach($i in [1..99])#set($t = $util.base64Encode($t))#end", "characters at most"),
+        ('#set($t = "abcdefghijkl")#foreach($i in [1..20])#set($t = "$t$t")#end$t', "characters at most"),
         ("#include('/etc/passwd')", "loader"),
         ("#parse('/etc/passwd')", "loader"),
-        ("#macro(m)#m()#end#m()", "Recursion"),
+        ("#macro(m)#m()#end#m()", "recursion"),
         ("$input.path('$..a')", "JSONPath"),
     ],
 )

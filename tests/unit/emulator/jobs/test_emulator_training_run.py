@@ -64,6 +64,11 @@ def test_lines_that_a_metric_matches_without_a_value_are_no_values(start: Start)
     assert [metric["Value"] for metric in found["FinalMetricDataList"]] == [0.5]
 
 
+def test_a_metric_that_takes_too_long_on_a_line_is_left_out_from_there_on(start: Start) -> None:
+    found = start("print('a' * 99 + '!\\n0.5')", regex=r"(?:a|aa)+$|([0-9.]+)").ended()
+    assert (found["TrainingJobStatus"], found.get("FinalMetricDataList", [])) == ("Completed", [])
+
+
 def test_the_next_server_takes_up_a_job_that_came_while_one_ended(
     start: Start, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:

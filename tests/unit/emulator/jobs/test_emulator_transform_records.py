@@ -14,7 +14,7 @@ from emulator_fixtures import refusal
 from hypothesis import given
 from hypothesis import strategies as st
 
-from emulator.sagemaker.transform.json_path import JsonPath
+from emulator.evaluation.json_path import JsonPath
 from emulator.sagemaker.transform.records import MIB, ObjectFailed, Records
 
 CSV, JSON, LINES = "text/csv", "application/json", "application/jsonlines"

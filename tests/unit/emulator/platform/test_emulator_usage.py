@@ -5,6 +5,7 @@ from types import SimpleNamespace
 import pytest
 from ministack.core import iam_evaluator
 
+from emulator.ministack.door.enforcement import wildcards
 from emulator.ministack.usage import _meant
 
 
@@ -15,3 +16,8 @@ def test_a_statement_is_about_what_iam_matches(kind, pattern):
     statement = SimpleNamespace(**given)
     for action in ("s3:GetObject", "s3:GetObjectAcl", "sns:Publish", "ec2:RunInstances"):
         assert (action in _meant(statement)) == iam_evaluator._action_matches(action, **given)
+
+
+def test_many_wildcards_take_no_longer_and_stand_for_line_breaks():
+    assert not wildcards("*a" * 30 + "*b", True).match("a" * 99)
+    assert wildcards("[a]*?", False).match("[a]\n-") and not wildcards("A", False).match("a")

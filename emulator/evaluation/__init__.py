@@ -1,0 +1,1 @@
+"""What users write, evaluated where it cannot hold the server."""

@@ -1,0 +1,32 @@
+"""Processes for what users write: they are limited, used again, and replaced."""
+
+import os
+import signal
+import time
+
+import pytest
+
+from emulator.evaluation import evaluator
+from emulator.ministack.apigateway import templates
+
+BOMB = '#set($t = "abcdefghijkl")#foreach($i in [1..40])#set($t = "$t$t")#end'
+
+
+def test_a_process_is_used_again_and_replaced_when_it_takes_too_much_or_is_ended() -> None:
+    seen, later = [evaluator.call(os.getpid, ())], time.monotonic() + 29
+    assert evaluator.call(evaluator.search, ("(b)(c)?", "abd")) == ["b", None]
+    assert evaluator.call(os.getpid, ()) == seen[0] != os.getpid()
+    for error, reason, function, arguments, until in (
+        (TimeoutError, "takes longer", evaluator.search, ("(a|aa)+$", "a" * 99 + "!"), None),
+        (ValueError, "too much memory", templates.render, (BOMB, "{}", {}, {}, {}), later),
+        (ValueError, "was ended", os._exit, (1,), None),
+    ):
+        with pytest.raises(error, match=reason):
+            evaluator.call(function, arguments, until)
+        seen.append(evaluator.call(os.getpid, ()))
+    os.kill(seen[-1], signal.SIGKILL)
+    os.waitid(os.P_PID, seen[-1], os.WEXITED | os.WNOWAIT)
+    assert evaluator.call(templates.render, ("text", "{}", {}, {}, {})) == ["text", {}]
+    assert len({*seen, evaluator.call(os.getpid, ())}) == 5
+    with pytest.raises(ValueError, match="unterminated subpattern"):
+        evaluator.call(evaluator.search, ("(", ""))
