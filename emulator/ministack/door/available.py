@@ -40,8 +40,8 @@ _NAMESPACES = SERVICES | {"applicationautoscaling", "cdk", "cloudwatch"}
 #: What is refused: ends of the path, parameters and operations.
 REFUSED = frozenset(
     {
-        *("event-source-mappings", "PutSubscriptionFilter", "PutMetricFilter"),
-        "Subscribe",
+        *("event-source-mappings", "Subscribe", "PutSubscriptionFilter", "PutDestination", "CreateDelivery"),
+        *("StartQuery", "TestMetricFilter"),
         *("DeploymentMode", "GetFederationToken", "GetSessionToken", "TagResources", "UntagResources"),
     }
 )
@@ -51,7 +51,6 @@ _TYPES = frozenset(
             "AWS::Events::EventBus",
             "AWS::Lambda::EventSourceMapping",
             "AWS::Logs::SubscriptionFilter",
-            "AWS::Logs::MetricFilter",
         ),
         *("AWS::DynamoDB::GlobalTable", "AWS::SNS::Subscription"),
     }

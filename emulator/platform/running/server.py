@@ -46,7 +46,7 @@ class LocalAws:
         from emulator.ministack import identity, instances, limits, routing, scheduled_rules, tagging, usage
         from emulator.ministack.apigateway import control, execution, integrations
         from emulator.ministack.cloudformation import interruptions, resource_types, stack_rights, stack_rules
-        from emulator.ministack.cloudwatch import log_events, notifications
+        from emulator.ministack.cloudwatch import log_events, metric_filters, notifications
         from emulator.ministack.cloudwatch.alarms import CloudWatch
         from emulator.ministack.door import authentication, enforcement, passed_roles, principals, service_keys
         from emulator.ministack.functions import corrections, executions, node, provisioned, results
@@ -101,6 +101,7 @@ class LocalAws:
         self._cloudwatch.install()
         notifications.install()
         log_events.install()
+        metric_filters.install(self._cloudwatch.record)
         scheduled_rules.install(clock, self._cloudwatch)
         control.install(endpoint_url)
         integrations.Integrations(self._sagemaker.runtime).install()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 
 from local_aws_harness import LOGGING, LocalAws, policy
 from waiting import wait_until
@@ -14,6 +15,20 @@ OWNER = {"Principal": {"AWS": "arn:aws:iam::000000000000:root"}, "Action": "kms:
 CLOUDWATCH = {"Principal": {"Service": "cloudwatch.amazonaws.com"}, "Action": "kms:*", "Resource": "*"}
 TEMPLATE = {
     "Resources": {
+        "Group": {"Type": "AWS::Logs::LogGroup", "Properties": {"LogGroupName": "g"}},
+        "Filter": {
+            "Type": "AWS::Logs::MetricFilter",
+            "Properties": {
+                "LogGroupName": {"Ref": "Group"},
+                "FilterPattern": "[kind = m*, d, bytes > 5]",
+                "MetricTransformations": [
+                    {
+                        **{"MetricNamespace": "N", "MetricName": "m", "MetricValue": "$bytes"},
+                        "Dimensions": [{"Key": "d", "Value": "$d"}],
+                    }
+                ],
+            },
+        },
         "Plain": {"Type": "AWS::SNS::Topic"},
         "Locked": {"Type": "AWS::SNS::Topic", "Properties": {"KmsMasterKeyId": {"Ref": "LockedKey"}}},
         "Open": {"Type": "AWS::SNS::Topic", "Properties": {"KmsMasterKeyId": {"Ref": "OpenKey"}}},
@@ -42,9 +57,12 @@ def test_alarms_of_a_stack_act_and_metrics_outlive_the_server(aws: LocalAws) -> 
     aws.cloudformation.create_stack(StackName="s", TemplateBody=json.dumps(TEMPLATE))
     (alarm,) = wait_until(lambda: aws.client("cloudwatch").describe_alarms()["MetricAlarms"])
     aws.client("cloudwatch").put_composite_alarm(AlarmName="any", AlarmRule=f"ALARM({alarm['AlarmName']})")
-    aws.client("cloudwatch").put_metric_data(
-        Namespace="N", MetricData=[{"MetricName": "m", "Dimensions": METRIC["Dimensions"], "Value": 6}]
-    )
+    stream = {"logGroupName": "g", "logStreamName": "s"}
+    aws.logs.create_log_stream(**stream)
+    events = [
+        {"timestamp": int(time.time() * 1000), "message": line} for line in ("m 1 6.125", "m 1 5", "x 1 9", "m 2 8")
+    ]
+    aws.logs.put_log_events(**stream, logEvents=events)
     wait_until(lambda: states(aws) == {"MetricAlarms": "ALARM", "CompositeAlarms": "ALARM"})
     told = aws.client("cloudwatch").describe_alarm_history(HistoryItemType="Action")["AlarmHistoryItems"]
     words = [(item["HistorySummary"].split()[0], item["HistorySummary"].split("-")[3]) for item in told]
@@ -52,7 +70,8 @@ def test_alarms_of_a_stack_act_and_metrics_outlive_the_server(aws: LocalAws) -> 
     wait_until(lambda: states(aws)["MetricAlarms"] == "INSUFFICIENT_DATA")
     aws.kill()
     aws.up()
-    assert aws.statistic("N", "m", d="1") == 6
+    aws.logs.put_log_events(**stream, logEvents=events[:1])
+    wait_until(lambda: aws.statistic("N", "m", d="1") == 12.25)
     aws.client("cloudwatch").delete_alarms(AlarmNames=["any"])
     aws.cloudformation.delete_stack(StackName="s")
     wait_until(lambda: not states(aws))

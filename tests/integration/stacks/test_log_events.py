@@ -1,15 +1,20 @@
-"""FilterLogEvents: terms, streams, times and pages; other patterns are refused by name."""
+"""CloudWatch Logs: events are filtered and counted, and what AWS refuses is refused."""
 
 from __future__ import annotations
 
 import time
+from typing import Any
 
 import pytest
 from local_aws_harness import refused
 from sagemaker_local import LocalSageMaker
+from waiting import wait_until
 
 NOW = int(time.time() * 1000)
 MESSAGES = ("ERROR in a.b", "error in c", "WARN 1", "INFO a b")
+
+METRIC = {"metricName": "m", "metricNamespace": "n", "metricValue": "2", "defaultValue": 0}
+FILTER = {"filterName": "f", "filterPattern": "a", "metricTransformations": [METRIC]}
 
 
 @pytest.fixture(scope="module")
@@ -22,13 +27,9 @@ def group(aws: LocalSageMaker) -> str:
     return "g"
 
 
-@pytest.mark.parametrize(
-    ("pattern", "found"),
-    [("", "0123"), ("ERROR", "0"), ('"a.b"', "0"), ("in -ERROR", "1"), ("?WARN ?INFO", "23"), ('"a b"', "3")],
-)
-def test_terms_match_as_documented(aws: LocalSageMaker, group: str, pattern: str, found: str) -> None:
-    events = aws.logs.filter_log_events(logGroupName=group, filterPattern=pattern, logStreamNamePrefix="o")["events"]
-    assert [event["message"] for event in events] == [MESSAGES[int(number)] for number in found]
+def test_events_are_filtered_by_stream_and_pattern(aws: LocalSageMaker, group: str) -> None:
+    found = aws.logs.filter_log_events(logGroupName=group, filterPattern="%^[EI]%", logStreamNamePrefix="o")["events"]
+    assert [event["message"] for event in found] == ["ERROR in a.b", "INFO a b"]
 
 
 def test_pages_interleave_the_streams(aws: LocalSageMaker, group: str) -> None:
@@ -39,14 +40,25 @@ def test_pages_interleave_the_streams(aws: LocalSageMaker, group: str) -> None:
     assert found == [[1, 10], [11, 20], [21, 30]]
 
 
-@pytest.mark.parametrize("pattern", ['{ $.level = "ERROR" }', "[a, b]", "%E.*R%", "a.b", "?WARN INFO"])
-def test_other_patterns_are_refused(aws: LocalSageMaker, group: str, pattern: str) -> None:
-    refused(
-        aws.logs.put_metric_filter,
-        "NotImplemented",
-        logGroupName=group,
-        filterName="f",
-        filterPattern="a",
-        metricTransformations=[{"metricName": "m", "metricNamespace": "n", "metricValue": "1"}],
-    )
-    refused(aws.logs.filter_log_events, "InvalidParameterException", logGroupName=group, filterPattern=pattern)
+@pytest.mark.parametrize(
+    ("operation", "request_"),
+    [
+        *(("filter_log_events", {"filterPattern": each}) for each in ("{ $.a > b }", "[a, b", "%(a)%", "a.b")),
+        *(("filter_log_events", each) for each in ({"limit": 10_001}, {"nextToken": "x"})),
+        ("get_log_events", {"logStreamName": "one", "limit": 10_001}),
+        *(("describe_log_streams", each) for each in ({"orderBy": "Newest"}, {"nextToken": "x"})),
+        ("describe_log_streams", {"orderBy": "LastEventTime", "logStreamNamePrefix": "o"}),
+        ("put_metric_filter", {**FILTER, "filterPattern": "{ $.a > b }"}),
+        ("put_metric_filter", {**FILTER, "metricTransformations": [{**METRIC, "metricValue": "$.a"}]}),
+        ("put_metric_filter", {**FILTER, "metricTransformations": [{**METRIC, "dimensions": {"d": "text"}}]}),
+    ],
+)
+def test_what_aws_refuses_is_refused(aws: LocalSageMaker, group: str, operation: str, request_: dict[str, Any]) -> None:
+    refused(getattr(aws.logs, operation), "InvalidParameterException", logGroupName=group, **request_)
+
+
+def test_metric_filters_count_lines_and_give_the_default_for_others(aws: LocalSageMaker, group: str) -> None:
+    aws.logs.put_metric_filter(logGroupName=group, **FILTER)
+    events = [{"timestamp": NOW, "message": text} for text in ("a", "b", "c")]
+    aws.logs.put_log_events(logGroupName=group, logStreamName="one", logEvents=events)
+    wait_until(lambda: (aws.statistic("n", "m"), aws.statistic("n", "m", "SampleCount")) == (2, 3))

@@ -1,0 +1,66 @@
+"""Metric filters of CloudWatch Logs: metrics of the lines that a pattern matches, from the filter's creation on."""
+
+from __future__ import annotations
+
+import functools
+import math
+from collections.abc import Callable
+from typing import Any
+
+from ministack.core.responses import get_region
+from ministack.services import cloudwatch_logs
+
+from emulator.ministack.cloudwatch.filter_patterns import compile_pattern, find, number
+from emulator.ministack.patching import around
+from emulator.platform.awsapi import Payload
+from emulator.platform.errors import ServiceError, refuse
+
+_MOST = 100
+
+
+def install(record: Callable[..., None]) -> None:
+    """Have `record` called for lines that are written; see `Monitoring.record`."""
+    around(cloudwatch_logs, "_put_metric_filter", _put)
+    around(cloudwatch_logs, "_append_log_events", functools.partial(_append, record))
+
+
+def _put(inner: Callable[[Payload], Any], request: Payload) -> Any:
+    (_, named), group = compile_pattern(request["filterPattern"]), request["logGroupName"]
+    for to in request["metricTransformations"]:
+        value, dimensions = to["metricValue"], to.get("dimensions") or {}
+        for wrong, says in (
+            (not math.isfinite(number(value)) and value not in named, "metric value must be a number or selector"),
+            (not set(dimensions.values()) <= set(named), "dimension value must be valid selector"),
+            (len(dimensions) > 3, "at most 3 dimensions"),
+            (dimensions and "defaultValue" in to, "dimensions and default value are mutually exclusive properties"),
+        ):
+            refuse(wrong, f"Invalid metric transformation: {says}. Selectors of the pattern: {', '.join(named)}")
+    others = {key for key in cloudwatch_logs._metric_filters if key[0] == group}
+    if len(others | {(group, request["filterName"])}) > _MOST:
+        raise ServiceError("LimitExceededException", f"A log group has at most {_MOST} metric filters.")
+    return inner(request)
+
+
+def _append(record: Callable[..., None], inner: Callable[..., None], stream: Payload, events: list[Payload]) -> None:
+    inner(stream, events)
+    for (group, _), each in list(cloudwatch_logs._metric_filters.items()):
+        if any(stream is one for one in cloudwatch_logs._log_groups.get(group, {}).get("streams", {}).values()):
+            for event in events:
+                _count(record, each, event["message"])
+
+
+def _count(record: Callable[..., None], by: Payload, line: str) -> None:
+    match, named = compile_pattern(by["filterPattern"])
+    event = match(line)
+    found = {each: [value for value in find(event, each) if type(value) in (str, int, float)] for each in named}
+    for to in by["metricTransformations"]:
+        values = (
+            found.get(to["metricValue"], [to["metricValue"]]) if event is not None else [to.get("defaultValue", "")]
+        )
+        dimensions = {
+            name: str(value) for name, each in (to.get("dimensions") or {}).items() for value in found[each][:1]
+        }
+        complete = len(dimensions) == len(to.get("dimensions") or {})
+        if complete and values and math.isfinite(value := number(values[0])):
+            place = get_region(), to["metricNamespace"], to["metricName"], dimensions
+            record(*place, value, to.get("unit", "None"), digits=17)
