@@ -16,6 +16,7 @@ from cli.auditing.findings import Finding, found
 from cli.auditing.rules import RULES
 from cli.auditing.statements import Document, Statement, actions, broad_actions, known_actions, listed, statements
 from cli.errors import AwsError
+from infra.gate.statements import narrows
 
 #: AWS's managed policies with which a principal can give itself everything.
 _ADMIN = ("AdministratorAccess", "IAMFullAccess", "PowerUserAccess")
@@ -31,14 +32,14 @@ class Policy(NamedTuple):
     owner: str
     name: str
     document: Document
-    of_aws: bool = False
+    of_aws: str = ""  # its ARN
 
 
 def flaws(document: Document) -> dict[str, list[str]]:
     """Return the rules that a document breaks, in one look at all its statements; its denials are taken off.
 
     With each rule go the actions that break it, or none: then it is all that its statements allow. A condition is no
-    excuse for full access. Of the other flaws, only those without a condition are reported.
+    excuse for full access. Of the other flaws, only those without a condition on the resource are reported.
     """
     everything = statements(document)
     denied = broad_actions(each for each in everything if each["Effect"] == "Deny" and not each.get("Condition"))
@@ -50,7 +51,7 @@ def flaws(document: Document) -> dict[str, list[str]]:
     results = {"policy-not-action": list[str]()} if inverted else {}
     if services := sorted(f"{service}:*" for service, its in _services().items() if its <= named):
         results["policy-service-wildcard"] = services
-    dangerous = _dangerous(broad_actions(each for each in allowing if not each.get("Condition")) - denied)
+    dangerous = _dangerous(broad_actions(each for each in allowing if not narrows(each)) - denied)
     said = "policy-wildcard-resource" if results else ""
     return results | {rule: names for rule, names in dangerous.items() if names and rule != said}
 
@@ -100,8 +101,8 @@ def policies(account: Account) -> Iterator[Policy]:
         for inline in principal.get(f"{kind}PolicyList", []):
             yield Policy(principal["Arn"], inline["PolicyName"], inline["PolicyDocument"])
         for attached in principal["AttachedManagedPolicies"]:
-            if AWS in (arn := attached["PolicyArn"]) and "/service-role/" not in arn:
-                yield Policy(principal["Arn"], attached["PolicyName"], account.documents.get(arn, {}), of_aws=True)
+            if AWS in (arn := attached["PolicyArn"]):
+                yield Policy(principal["Arn"], attached["PolicyName"], account.documents.get(arn, {}), arn)
 
 
 def principals_of(account: Account) -> Iterator[tuple[str, dict[str, Any]]]:
@@ -120,6 +121,8 @@ def policy_rights(account: Account) -> Iterator[Finding]:
         named = "policy-aws-admin" if policy.name in _ADMIN else "policy-aws-full-access"
         known = policy.of_aws and (policy.name in _ADMIN or "FullAccess" in policy.name)
         flawed = {named: list[str]()} if known else flaws(policy.document)
+        if "/service-role/" in policy.of_aws:  # its resources are AWS's affair
+            flawed.pop("policy-wildcard-resource", None)
         narrowed = least_privilege(account, usage.get(policy.owner, {}), [policy.document]) if flawed else None
         for rule, names in flawed.items():
             fix = f"{RULES[rule].fix}{' The policy below allows what was used.' if narrowed else ''}"

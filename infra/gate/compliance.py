@@ -12,10 +12,10 @@ from functools import cache
 from pathlib import Path
 from typing import Any, cast
 
-import cdk_nag
 from aws_cdk import Acknowledgment, App, CfnResource, CloudFormationValidatePlugin, ValidationRuleSource, Validations
 
 from infra.gate import policies
+from infra.gate.examiners import Examiner
 from infra.gate.statements import texts
 from infra.tables.gate import PACKS, GateSettings
 
@@ -78,8 +78,7 @@ def add_checks(app: App, gate: GateSettings) -> None:
     ComplianceError
         When an exception of the settings has expired, or names a resource that there is not.
     """
-    packs = [getattr(cdk_nag, f"{pack.replace('.', '')}Checks")(app) for pack in gate.packs]
-    Validations.of(app).add_plugins(*packs, _template_rules(), cast(Any, policies.PolicyRules()))
+    Validations.of(app).add_plugins(_template_rules(), *cast(Any, map(Examiner, (*gate.packs, "kennel"))))
     resources = {resource.node.path: resource for resource in _resources(app)} if gate.accepted else {}
     for finding in gate.accepted:
         if finding.path not in resources:

@@ -1,22 +1,17 @@
 """Rules of our own that look at more than one property: who may do what, who may come in, secrets in plain text.
 
-The CDK runs them beside the other examiners, and they stand in the same report. `statements.py` says what statements
-mean. A value that CloudFormation chooses (`Fn::If`, a mapping, a parameter with default or allowed values) counts with
-all that it may become.
+`statements.py` says what statements mean. A value that CloudFormation chooses (`Fn::If`, a mapping, a parameter with
+default or allowed values) counts with all that it may become.
 """
 
 import contextlib
 import json
 import re
 from collections.abc import Iterator, Mapping
-from pathlib import Path
-from typing import Any, cast
-
-import aws_cdk as cdk
-import jsii
+from typing import Any
 
 from infra.gate.secrets import secrets
-from infra.gate.statements import DATA, PATTERNS, conditions, lower_actions, outsiders, texts
+from infra.gate.statements import DATA, PATTERNS, conditions, lower_actions, narrows, outsiders, texts
 
 #: The rules by name, with what is wrong and what to do.
 RULES: dict[str, str] = DATA["rules"]
@@ -25,33 +20,16 @@ _ACTIONS = {kind: {action.lower() for action in actions} for kind, actions in DA
 
 def examine(template: Mapping[str, Any], account: str | None = None) -> set[tuple[str, str]]:
     """Find rules, what breaks them in brackets, with logical ids; without an account any is foreign."""
-    outputs = template.get("Outputs", {}).items()
-    resources = {name: {"Type": "Output", "Properties": {name: output["Value"]}} for name, output in outputs}
-    resources |= template.get("Resources", {})
-    filled = {name: _filled(resource, template) for name, resource in resources.items()}
+    filled = {name: _filled(resource, template) for name, resource in template.get("Resources", {}).items()}
     found = {(f"{rule}[{it}]" if it else rule, name) for name in filled for rule, it in _broken(filled[name], account)}
+    around = {part: template.get(part) for part in ("Description", "Mappings", "Metadata")}
+    around["Parameters"] = {name: its.get("Default") for name, its in template.get("Parameters", {}).items()}
+    around["Outputs"] = {name: _filled(its["Value"], template) for name, its in template.get("Outputs", {}).items()}
+    secret = {(part, name) for part in around for table in _tables({part: around[part]}) for name in _secrets(table)}
+    found |= {(f"NO_SECRET_IN_PLAIN_TEXT[{name}]", part) for part, name in secret}
     if template.get("Transform", "AWS::LanguageExtensions") != "AWS::LanguageExtensions":
-        found |= {("TEMPLATE_SHOWS_WHAT_IT_MAKES", name) for name in resources}
+        found |= {("TEMPLATE_SHOWS_WHAT_IT_MAKES", name) for name in filled}
     return found
-
-
-@jsii.implements(cdk.IPolicyValidationPlugin)
-class PolicyRules:
-    """The rules as the CDK runs them."""
-
-    @property
-    def name(self) -> str:
-        return "kennel"
-
-    def validate(self, context: cdk.IPolicyValidationContext) -> cdk.PolicyValidationPluginReport:
-        violations = []
-        for stack in context.stack_templates:
-            path = stack.template_path
-            for finding, name in sorted(examine(json.loads(Path(path).read_bytes()), stack.account_id)):
-                place = cdk.PolicyViolatingResource(resource_logical_id=name, template_path=path, locations=[])
-                found = {"rule_name": finding, "description": RULES[finding.partition("[")[0]], "severity": "error"}
-                violations.append(cdk.PolicyViolation(**cast(Any, found), violating_resources=[place]))
-        return cdk.PolicyValidationPluginReport(success=not violations, violations=violations)
 
 
 def _filled(value: Any, template: Mapping[str, Any]) -> Any:
@@ -67,9 +45,10 @@ def _filled(value: Any, template: Mapping[str, Any]) -> Any:
             return {"Fn::If": [name, *values]}
         case {"Fn::ImportValue": _}:
             return {"Ref": "ImportValue"}
-        case {"Fn::FindInMap": [mapping, _, name, *_]}:
-            rows = template.get("Mappings", {}).get(str(mapping), {}).values()
-            return {"Fn::If": [name, *(row.get(name) for row in rows)] if isinstance(name, str) else [name, *rows]}
+        case {"Fn::FindInMap": [mapping, _, name, *default]}:
+            rows = [row for its in _chosen(template.get("Mappings", {}), mapping) for row in its.values()]
+            values = [value for row in rows for value in _chosen(row, name)]
+            return {"Fn::If": [name, *values, *_filled(default, template)]}
         case {"Fn::Sub": whole}:
             text, names = whole if isinstance(whole, list) else (whole, {})
             parts = re.split(r"\$\{([^!}]+)\}", text)
@@ -80,6 +59,11 @@ def _filled(value: Any, template: Mapping[str, Any]) -> Any:
         case list():
             return [_filled(inner, template) for inner in value]
     return value
+
+
+def _chosen(table: Mapping[str, Any], key: Any) -> list[Any]:
+    """Return what a key of a table may name: a key that CloudFormation computes, all of it."""
+    return [table[key]] if isinstance(key, str) and key in table else [] if isinstance(key, str) else [*table.values()]
 
 
 def _tables(value: Any) -> Iterator[dict[str, Any]]:
@@ -98,11 +82,11 @@ def _tables(value: Any) -> Iterator[dict[str, Any]]:
 
 def _broken(resource: Mapping[str, Any], account: str | None) -> Iterator[tuple[str, str]]:
     kind, properties = resource["Type"], resource.get("Properties", {})
-    tables = list(_tables([properties, resource.get("Metadata", {})]))  # which has the files of cfn-init
+    tables = list(_tables(resource))  # its metadata have the files of cfn-init
     inside = [(name, text) for table in tables for name, value in table.items() for text in texts(value)]
     yield from (("NO_SECRET_IN_PLAIN_TEXT", name) for table in tables for name in _secrets(table))
     yield from (("NO_FULL_ACCESS", found[0]) for _, text in inside if (found := PATTERNS["full_access"].search(text)))
-    for name in (name for name, text in inside if text == "<AWS.NoValue>" and PATTERNS["safeguard"].match(name)):
+    for name in (name for name, text in inside if text in {"<AWS.NoValue>", ""} and PATTERNS["safeguard"].match(name)):
         yield "SAFEGUARD_IS_ALWAYS_THERE", name
     if PATTERNS["hidden_template"].match(kind) or any("Fn::Transform" in table for table in tables):
         yield "TEMPLATE_SHOWS_WHAT_IT_MAKES", ""
@@ -125,7 +109,7 @@ def _broken_by_permission(statement: Mapping[str, Any]) -> Iterator[tuple[str, s
     wide = {action for action in actions if "*" in action or "?" in action}
     yield from (("NO_WILDCARD_ACTION", action) for action in wide)
     yield from (("NO_ROLE_CAN_RAISE_ITSELF", action) for action in actions & _ACTIONS["raising"])
-    patterns = ["anything"] if statement.get("Condition") else ["anything", "any_of_a_kind"]
+    patterns = ["anything"] if narrows(statement) else ["anything", "any_of_a_kind"]
     if not wide and any(PATTERNS[name].match(text) for name in patterns for text in resources):
         limited = (action for action in actions - {"iam:passrole"} if knows_resources(action))
         yield from (("ANY_RESOURCE_ONLY_WHERE_IAM_KNOWS_NO_OTHER", action) for action in limited)
@@ -150,17 +134,17 @@ def _secrets(table: Mapping[str, Any]) -> Iterator[str]:
         table = {**table, **{str(table[key]): table["Value"] for key in ("Name", "Key", "OptionName") if key in table}}
     for name, value in table.items():
         one_text = isinstance(value, str) or (isinstance(value, dict) and re.match("Fn::|Ref$", "".join(value)))
-        script = name in {"UserData", "Content", "content"}
+        script = PATTERNS["script"].match(name) is not None
         if any(secrets(name if one_text else "", text, assigns=script) for text in texts(value)):
             yield name
 
 
 def _as_statement(properties: Mapping[str, Any], principal: Any) -> dict[str, Any]:
     """Write the properties of AWS::Lambda::Permission and the like as a statement of a policy."""
-    kind = "Service" if "amazonaws" in str(principal) else "AWS"
-    keys = {"SourceAccount": "SourceAccount", "SourceArn": "SourceArn", "PrincipalOrgID": "PrincipalOrgID"}
-    keys["OrganizationId"] = "PrincipalOrgID"  # of a layer
-    conditions = {"StringLike": {f"aws:{keys[name]}": properties[name] for name in keys.keys() & properties.keys()}}
+    kind = "Service" if PATTERNS["service"].search(str(principal)) else "AWS"
+    keys = {name: f"aws:{name}" for name in ("SourceAccount", "SourceArn", "PrincipalOrgID")}
+    keys |= {"OrganizationId": "aws:PrincipalOrgID", "EventSourceToken": "lambda:EventSourceToken"}  # of layer, Alexa
+    conditions = {"StringLike": {keys[name]: properties[name] for name in keys.keys() & properties.keys()}}
     match properties.get("Condition"):
         case {"Type": str(operator), "Key": str(key), "Value": value}:  # of an event bus
             conditions = {operator: {key: value}}

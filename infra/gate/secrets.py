@@ -1,5 +1,7 @@
 """Secrets in plain text, for the gate and for `kennel audit`: detect-secrets knows the formats of keys and tokens."""
 
+import base64
+from contextlib import suppress
 from functools import cache, lru_cache
 from typing import Any
 
@@ -25,10 +27,15 @@ def _formats(text: str) -> frozenset[str]:
 
 
 def secrets(name: str, text: str, *, assigns: bool = False) -> frozenset[str]:
-    """Return the kinds of secrets that a text is or holds, by its format or by its name; a script assigns names, too.
+    """Return the kinds of secrets that a text is or holds, by its format or by its name.
+
+    A script, which may be in Base64, assigns names, too.
 
     detect-secrets' own scan is not asked: a comment in the text could switch it off.
     """
+    if assigns:
+        with suppress(ValueError):
+            text += f"\n{base64.b64decode(text, validate=True).decode()}"
     named = PATTERNS["secret_name"].search(name) and not PATTERNS["harmless"].match(text)
     if named or (assigns and PATTERNS["assignment"].search(text)):
         return _formats(text) | {"Secret Keyword"}

@@ -52,6 +52,12 @@ def conditions(statement: Mapping[str, Any]) -> list[tuple[str, list[str]]]:
     return [(key.lower(), its) for keys in naming for key, values in keys.items() if (its := list(texts(values)))]
 
 
+def narrows(statement: Mapping[str, Any]) -> bool:
+    """Whether a condition leaves only some resources; most keys ask who calls, and how."""
+    said = [key for key, values in conditions(statement) if not any(map(PATTERNS["any_value"].match, values))]
+    return not all(map(PATTERNS["of_the_caller"].match, said))
+
+
 def limits(statement: Mapping[str, Any]) -> set[str]:
     """Return the keys of conditions none of whose values leaves open whose it is."""
     return {key for key, values in conditions(statement) if not any(map(_is_open, values))}

@@ -13,6 +13,7 @@ import lzma
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 from ministack.services import iam
 
@@ -40,6 +41,8 @@ def install() -> None:
     around(iam, "attach_managed_policy", _attach_in_stack)
     wrap_handlers("AWS::IAM::Role", _check_role)
     handlers["ListPolicies"] = _list_policies
+    name = "GetAccountAuthorizationDetails"
+    handlers[name] = functools.partial(_add_to_details, handlers[name])
 
 
 def _records() -> Iterator[tuple[str, dict[str, Any]]]:
@@ -88,12 +91,28 @@ def _fail(refused: tuple[int, str, str] | None) -> None:
         raise ValueError(handler_message(text, "NotFound" if status == 404 else "InvalidRequest"))
 
 
+def _attached() -> set[str]:
+    holders = (*iam._groups.values(), *iam._roles.values(), *iam._users.values())
+    return {arn for it in holders for arn in it.get("AttachedPolicies", [])}
+
+
+def _add_to_details(inner: Callable[[Any], Response], parameters: Any) -> Response:
+    """List AWS's policies that are attached beside the account's own, which are all that MiniStack has."""
+    status, headers, body = inner(parameters)
+    kinds = str([value for name, value in parameters.items() if name.startswith("Filter.")])
+    asked, members = kinds == "[]" or "AWSManagedPolicy" in kinds, ""
+    for arn in sorted(_attached() & iam._aws_managed_policies.keys()) if asked else ():
+        versions = iam._lookup_policy(arn)["Versions"].values()
+        listed = [{**it, "Document": quote(it["Document"], safe=""), "IsDefaultVersion": "true"} for it in versions]
+        members += f"<member>{iam._managed_policy_xml(arn)}{element('PolicyVersionList', listed)}</member>"
+    return status, headers, body.replace(b"</Policies>", f"{members}</Policies>".encode())
+
+
 def _list_policies(parameters: Any) -> Response:
     scope, prefix, only = (iam._p(parameters, name) for name in ("Scope", "PathPrefix", "OnlyAttached"))
     found = [*(iam._policies if scope != "AWS" else ()), *(iam._aws_managed_policies if scope != "Local" else ())]
     if only == "true":
-        holders = (*iam._groups.values(), *iam._roles.values(), *iam._users.values())
-        found = [arn for arn in found if any(arn in it.get("AttachedPolicies", []) for it in holders)]
+        found = [arn for arn in found if arn in _attached()]
     page, rest = paged([it for it in found if iam._lookup_policy(it)["Path"].startswith(prefix or "/")], parameters)
     bounds = iam._boundary_usage_counts()
     members = "".join(f"<member>{iam._managed_policy_xml(arn, bounds)}</member>" for arn in page)

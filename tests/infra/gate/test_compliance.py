@@ -14,7 +14,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from aws_cdk import Acknowledgment, App, CfnParameter, Stack, Validations
+from aws_cdk import Acknowledgment, App, CfnMapping, CfnParameter, CfnResource, Stack, Validations
+from aws_cdk import aws_ec2 as ec2
 from aws_cdk import aws_iam as iam
 from aws_cdk import aws_s3 as s3
 from templates import PROJECT, SynthesisedStage, accepted
@@ -55,6 +56,23 @@ def test_an_acknowledgement_covers_its_finding_and_no_other(make_app):
         ]
     for kind, action in (("violations", "s3:putobject"), ("suppressedViolations", "s3:getobject")):
         assert [found["ruleName"] for found in own[kind]] == [f"{ANY}[{action}]"]
+
+
+def test_what_only_the_template_shows_is_looked_at(make_app):
+    app = make_app()
+    stack = Stack(app, "Bad")
+    CfnResource(stack, "Bucket", type="AWS::S3::Bucket", properties={"PublicAccessBlockConfiguration": {}})
+    volume = ec2.CfnVolume(stack, "Volume", availability_zone="a", size=8, encrypted=True)
+    volume.add_property_override("Encrypted", False)
+    policy = iam.CfnRolePolicy(stack, "Policy", policy_name="p", role_name="r", policy_document={"Statement": []})
+    CfnMapping(stack, "Map", mapping={"a": {"c": "arn:aws:s3:::b"}})
+    somewhere = {"Fn::FindInMap": ["Map", "a", "b", {"DefaultValue": "*"}]}
+    allowed = {"Effect": "Allow", "Action": "s3:GetObject", "Resource": somewhere}
+    policy.add_property_override("PolicyDocument.Statement", [allowed])
+    hidden = {("Bucket", "AwsSolutions-S2"), ("Volume", "AwsSolutions-EC26"), ("Policy", f"{ANY}[s3:getobject]")}
+    found = [each for plugin in report(app) for each in plugin["violations"]]
+    places = {(place["constructPath"], each["ruleName"]) for each in found for place in each["violatingConstructs"]}
+    assert {(f"Bad/{name}", rule) for name, rule in hidden} <= places
 
 
 def test_an_acknowledgement_without_a_finding_fails_the_synthesis(make_app):

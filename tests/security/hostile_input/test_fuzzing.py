@@ -35,7 +35,7 @@ from model.serving.invocation import Answer, classify, respond
 from model.serving.request import Options
 
 TIMES = int(os.environ.get("FUZZ", "1"))
-SECONDS = 4.5  # of processor time; the server's own limit, which ends a worker, is 5
+LOOPS = 36  # as in test_images.py: processor time, in that of a loop of a million steps
 MEGABYTES = 8 * MAX_PIXELS // 2**20 + 60  # as in test_images.py
 # What no log may hold: pixels, a URL's query, a caller's signature and token, and the function's own key.
 SECRETS = [f"{name}-{'7c1f9e' * 4}" for name in ("pixels", "query", "signature", "token", "key")]
@@ -89,8 +89,12 @@ def begin(log: Path, make: Callable[..., Run], *arguments: object) -> None:
 
 
 def measure(*case: object) -> tuple[int, float, int]:
-    started = time.process_time()
-    return run(*case), time.process_time() - started, memory("VmHWM")
+    before = time.process_time()
+    status, after = run(*case), time.process_time()
+    if (seconds := after - before) > 1:  # measured beside it, because a shared machine is slow at times
+        assert sum(number * number for number in range(10**6))
+        assert seconds < LOOPS * (time.process_time() - after)
+    return status, seconds, memory("VmHWM")
 
 
 class Isolated:
@@ -112,7 +116,6 @@ class Isolated:
             self._start()
             raise
         assert status in (200, 400, 404, 405, 413, 415, 422)
-        assert seconds < SECONDS
         self.cases, self.slowest = self.cases + 1, max(self.slowest, seconds)
 
     def finish(self, record: Record) -> None:
