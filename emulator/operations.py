@@ -17,25 +17,7 @@ from emulator.platform.processes import ProcessRegistry
 from emulator.platform.running.layout import Credentials
 from emulator.quotas.service import Quotas, ServiceQuotas
 
-_PAGE = """# Operations of the local AWS
-
-Written by `loopback-aws operations`; do not edit. An operation acts, or is refused with status 501 and the list of
-those that do. Requests are checked against AWS's own description of them. How those that act differ from AWS's:
-[local AWS](local-aws.md#where-it-differs-from-aws).
-
-| service | act | refused | those that act |
-|---|---|---|---|
-{ours}
-
-## MiniStack's services
-
-By its names (`monitoring` is CloudWatch); its documentation says what they do.
-
-- **Open:** {open}.
-- **Refused in these** (operations, parameters, ends of paths): {refused}.
-{part}
-- **Closed,** as is all that is not named here: {closed}.
-"""
+_PAGE = Path(__file__).with_suffix(".txt")
 
 
 def page() -> str:
@@ -50,7 +32,7 @@ def page() -> str:
         acting, theirs = _acting(Path(folder)), app.SERVICE_HANDLERS.keys()
         counted = ((name, len(found), len(_known(name)), _listed(found)) for name, found in sorted(acting.items()))
         part = (f"- **Open in part:** `{name}`: {_listed(does)}." for name, does in sorted(available.ONLY.items()))
-        return _PAGE.format(
+        return _PAGE.read_text(encoding="utf-8").format(
             ours="\n".join(f"| `{name}` | {act} | {known - act} | {all_} |" for name, act, known, all_ in counted),
             open=_listed((theirs & available.SERVICES) - available.ONLY.keys() - acting.keys()),
             refused=_listed(available.REFUSED),

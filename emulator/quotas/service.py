@@ -1,16 +1,18 @@
 """Service Quotas: what the account may have of something, and the API that tells.
 
 Names, codes and defaults are AWS's, from its own listing (``ListAWSDefaultServiceQuotas`` in us-east-1, as published by
-github.com/gruntwork-io/terraform-aws-utilities); ``quotas.csv`` has those of SageMaker's instance types. A new account
-of AWS may have next to nothing. This one may have as much as a small team asks for, unless it is told otherwise.
+github.com/gruntwork-io/terraform-aws-utilities); ``quotas.csv`` has those of SageMaker's instance types, ``others.csv``
+all others. A new account of AWS may have next to nothing. This one may have as much as a small team asks for, unless it
+is told otherwise.
 """
 
 from __future__ import annotations
 
 import csv
 import functools
+import itertools
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from emulator.platform.awsapi import Caller, Payload, Service, ServiceError, page
@@ -23,16 +25,6 @@ _TABLE = Path(__file__).with_name("quotas.csv")
 #: Instances of one type for one purpose, unless told otherwise; AWS's own defaults are often 0.
 _INSTANCES = 20
 _PAGE_SIZE = 100
-#: Computing types of CodeBuild: machine, size, code, AWS's default.
-_BUILDERS = (
-    ("Linux", "Small", "L-9D07B6EF", 1),
-    ("Linux", "Medium", "L-2DC20C30", 1),
-    ("Linux", "Large", "L-4DDC4A99", 1),
-    ("Linux", "XLarge", "L-04E5CA62", 1),
-    ("Linux", "2XLarge", "L-0397D009", 0),
-    ("ARM", "Small", "L-5ED1D25B", 1),
-    ("ARM", "Large", "L-596BEAB4", 1),
-)
 
 
 class QuotaError(ValueError):
@@ -59,10 +51,7 @@ class Quotas:
 
     def __init__(self, given: Mapping[str, int] | None = None) -> None:
         given = given or {}
-        self._quotas = {
-            name: Quota(service, name, code, default, given.get(name, value))
-            for service, name, code, default, value in _listed()
-        }
+        self._quotas = {quota.name: replace(quota, value=given.get(quota.name, quota.value)) for quota in _listed()}
         for name, value in given.items():
             least = 1 if name == CONCURRENT_EXECUTIONS else 0
             if name not in self._quotas:
@@ -98,20 +87,18 @@ def parse(text: str) -> tuple[str, int]:
     return name, int(value)
 
 
-def _listed() -> Iterator[tuple[str, str, str, int, int]]:
-    """Service, name, code, AWS's default and ours of every quota."""
-    yield "lambda", CONCURRENT_EXECUTIONS, "L-B99A9384", 1000, 1000
-    for machine, size, code, builders in _BUILDERS:
-        yield "codebuild", builds(machine, size), code, builders, builders
-    yield "sagemaker", ALL_ENDPOINTS, "L-7A3DF611", 20, _INSTANCES
-    yield "sagemaker", SERVERLESS_CONCURRENCY, "L-96300102", 10, 200
+def _listed() -> Iterator[Quota]:
+    """Every quota, with the value that it has unless told otherwise."""
+    with _TABLE.with_name("others.csv").open(newline="") as table:
+        for service, name, code, default, value in itertools.islice(csv.reader(table), 1, None):
+            yield Quota(service, name, code, int(default), int(value))
     with _TABLE.open(newline="") as table:
         for row in csv.DictReader(table):
             instance_type = row.pop("instance type")
             for purpose, cell in row.items():
                 if cell:
                     code, default = cell.split()
-                    yield "sagemaker", instances(instance_type, purpose), code, int(default), _INSTANCES
+                    yield Quota("sagemaker", instances(instance_type, purpose), code, int(default), _INSTANCES)
 
 
 class ServiceQuotas(Service):

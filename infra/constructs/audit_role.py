@@ -1,6 +1,8 @@
 """The role under which `kennel audit` reads an account."""
 
+import tomllib
 from collections.abc import Sequence
+from pathlib import Path
 
 from aws_cdk import aws_iam as iam
 from constructs import Construct
@@ -9,29 +11,8 @@ from infra.constructs.inline_role import InlineRole
 from infra.gate.compliance import acknowledge, acknowledge_caller
 from infra.gate.policies import knows_resources
 
-#: What the checks of an audit call; all of it only reads, and none of it reads data.
-READS = {
-    "access-analyzer": "ListAnalyzers ListFindings ValidatePolicy",
-    "cloudwatch": "GetMetricStatistics",
-    "ec2": "DescribeRegions",
-    "ecr": "DescribeRepositories GetRepositoryPolicy",
-    "iam": (
-        "GenerateCredentialReport GenerateServiceLastAccessedDetails GetAccountAuthorizationDetails "
-        "GetCredentialReport GetServiceLastAccessedDetails ListPolicies"
-    ),
-    "kms": "GetKeyPolicy ListKeys",
-    "lambda": "GetPolicy ListAliases ListFunctionUrlConfigs ListFunctions ListVersionsByFunction",
-    "logs": "DescribeLogGroups",
-    "s3": (
-        "GetAccountPublicAccessBlock GetBucketAcl GetBucketPolicy GetBucketPublicAccessBlock "
-        "GetEncryptionConfiguration ListAllMyBuckets"
-    ),
-    "sagemaker": (
-        "DescribeEndpoint DescribeEndpointConfig DescribeModel DescribeNotebookInstance DescribeTrainingJob "
-        "ListEndpointConfigs ListEndpoints ListModels ListNotebookInstances ListTags ListTrainingJobs"
-    ),
-    "sns": "GetTopicAttributes ListTopics",
-}
+#: Operations by service.
+READS: dict[str, str] = tomllib.loads(Path(__file__).with_suffix(".toml").read_text(encoding="utf-8"))
 
 
 def audit_role(scope: Construct, construct_id: str, *, trusted: Sequence[str]) -> InlineRole:

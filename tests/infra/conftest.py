@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -11,7 +12,9 @@ from aws_cdk import App
 from templates import SynthesisedStage, write_artifact
 
 from infra import application
-from infra.settings import Settings, load
+from infra.settings import NotebookSettings, Settings, load
+from infra.tables.alarms import AlarmSettings, DriftSettings
+from infra.tables.serving import CaptureSettings, EndpointScalingSettings, InstanceSchedule, RolloutSettings
 
 Synthesise = Callable[..., SynthesisedStage]
 
@@ -40,6 +43,27 @@ def stages(synthesise: Synthesise) -> dict[str, SynthesisedStage]:
 def stage(request: pytest.FixtureRequest, stages: dict[str, SynthesisedStage]) -> SynthesisedStage:
     """Each stage with instances in turn: what is promised holds for all of them."""
     return stages[request.param]
+
+
+@pytest.fixture(scope="session")
+def full(synthesise: Synthesise, stages: dict[str, SynthesisedStage]) -> SynthesisedStage:
+    """A production that has what no stage of the repository has."""
+    limits = {"min_instances": 4, "max_instances": 9}
+    morning = InstanceSchedule(name="morning", cron="0 7 ? * MON-FRI *", timezone="Europe/Berlin", **limits)
+    limits = {"min_instances": 2, "max_instances": 8, "metric": "concurrency", "concurrent_requests_per_instance": 6}
+    scaling = EndpointScalingSettings(**limits, max_rps_per_instance=20, schedules=(morning,))
+    rollout = RolloutSettings(strategy="linear", percent=25, wait_seconds=600, bake_seconds=60)
+    capture = CaptureSettings(sampling_percent=5, days=9)
+    prod = stages["prod"].settings
+    serving = replace(prod.serving, scaling=scaling, rollout=rollout, capture=capture)
+    alarms, drift = AlarmSettings(email="a@example.org"), DriftSettings()
+    notebook = NotebookSettings(subnet_id="subnet-0123456789abcdef0", security_group_ids=("sg-0123456789abcdef0",))
+    return synthesise(replace(prod, serving=serving, alarms=alarms, drift=drift, notebook=notebook))
+
+
+@pytest.fixture(scope="session")
+def with_notebook(synthesise: Synthesise) -> SynthesisedStage:
+    return synthesise(replace(load("dev"), notebook=NotebookSettings(idle_minutes=45)))
 
 
 @pytest.fixture(scope="session")

@@ -37,12 +37,6 @@ def test_old_images_expire_by_number_and_never_by_age(stage):
     assert kept == {"untagged": "sinceImagePushed", "any": "imageCountMoreThan"}
 
 
-def test_repository_goes_with_the_storage_stack_images_and_all(stage):
-    (repository,) = stage.resources("storage", "AWS::ECR::Repository").values()
-    assert repository["Properties"]["EmptyOnDelete"] is True
-    assert repository["DeletionPolicy"] == "Delete"
-
-
 def test_builder_deploys_one_module_with_the_handler_it_names(stage, builder):
     module, _, name = builder["Handler"].partition(".")
     assert callable(getattr(image_build, name))

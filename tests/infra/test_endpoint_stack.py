@@ -12,11 +12,6 @@ def container(stage: SynthesisedStage) -> dict:
     return stage.properties("inference", "AWS::SageMaker::Model")["PrimaryContainer"]
 
 
-def test_endpoint_volumes_are_encrypted_with_the_data_key(stage):
-    key = stage.properties("inference", "AWS::SageMaker::EndpointConfig")["KmsKeyId"]
-    assert text(key) == "<ExportsOutputFnGetAttDataKey5F086070Arn0ECF9F84>"
-
-
 def test_instances_that_encrypt_their_own_disks_get_no_key(synthesise, stages):
     settings = stages["dev"].settings
     settings = replace(settings, serving=replace(settings.serving, instance_type="ml.g5.xlarge"))
@@ -42,26 +37,6 @@ def test_without_an_artifact_the_deployment_is_refused_with_what_to_do(stage):
     assert assertion["AssertDescription"] == (
         "No model artifact at does-not-exist.tar.gz: run kennel train, then kennel package"
     )
-
-
-def test_scaling_tracks_what_one_instance_bears_with_a_margin(stage):
-    policy = stage.properties("inference", "AWS::ApplicationAutoScaling::ScalingPolicy")
-    assert policy["TargetTrackingScalingPolicyConfiguration"] == {
-        "PredefinedMetricSpecification": {"PredefinedMetricType": "SageMakerVariantInvocationsPerInstance"},
-        "TargetValue": 20 * 0.5 * 60,  # requests per second x margin, per minute
-        "ScaleOutCooldown": 60,
-        "ScaleInCooldown": 300,
-    }
-
-
-def test_scaling_is_registered_under_the_variant_within_its_limits(stage):
-    target = stage.properties("inference", "AWS::ApplicationAutoScaling::ScalableTarget")
-    scaling = stage.settings.serving.scaling
-    (variant,) = stage.properties("inference", "AWS::SageMaker::EndpointConfig")["ProductionVariants"]
-    assert text(target["ResourceId"]) == f"endpoint/<Endpoint8024A810.EndpointName>/variant/{variant['VariantName']}"
-    assert target["ScalableDimension"] == "sagemaker:variant:DesiredInstanceCount"
-    assert (target["MinCapacity"], target["MaxCapacity"]) == (scaling.min_instances, scaling.max_instances)
-    assert "RoleARN" not in target  # the service-linked role
 
 
 @pytest.mark.parametrize("end", [":7", f"@sha256:{'0' * 64}"])

@@ -19,12 +19,6 @@ def version_id(stage: SynthesisedStage) -> str:
     return name
 
 
-def test_url_belongs_to_the_alias_and_no_page_of_another_site_may_call_it(stage):
-    url = stage.properties("inference", "AWS::Lambda::Url")
-    assert url["Qualifier"] == "live"
-    assert "Cors" not in url
-
-
 def test_nobody_is_given_permission_to_call_by_default(stage):
     assert not permissions_to_call(stage)
 
@@ -63,14 +57,6 @@ def test_a_public_url_passes_the_checks_only_with_its_reason_on_record(synthesis
         "FUNCTION_URL_IS_SIGNED",
         "PRINCIPAL_IS_NAMED[*]",
     }
-
-
-def test_concurrency_is_provisioned_on_the_alias_never_on_the_version(stage):
-    alias = stage.properties("inference", "AWS::Lambda::Alias")
-    provisioned = alias["ProvisionedConcurrencyConfig"]["ProvisionedConcurrentExecutions"]
-    assert provisioned == stage.settings.function.provisioned_concurrency >= 1
-    assert alias["Name"] == "live"
-    assert "ProvisionedConcurrencyConfig" not in stage.properties("inference", "AWS::Lambda::Version")
 
 
 def test_provisioned_concurrency_scales_only_when_asked_to(synthesise, stages):

@@ -1,51 +1,21 @@
-"""What is watched, who is told, what goes back by it; the budget and the cost guard."""
+"""What a rollout goes back by, and the cost guard."""
 
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from templates import SynthesisedStage, allowed, role_for, statements, text
+from templates import SynthesisedStage, allowed, role_for, statements
 
 from cli.costs.planned import ALARMS
 from infra import application
 from infra.settings import Settings
-from infra.tables.alarms import AlarmSettings, DriftSettings
 from infra.tables.cost_guard import CostGuardSettings
-from infra.tables.serving import CaptureSettings, EndpointScalingSettings, InstanceSchedule, RolloutSettings
-
-ALARM, TOPIC = "AWS::CloudWatch::Alarm", "AWS::SNS::Topic"
-PUBLISHERS = ["budgets.amazonaws.com", "cloudwatch.amazonaws.com"]
-
-
-def test_every_alarm_pages_through_the_one_topic_and_stays_quiet_without_traffic(stage):
-    ((topic, _),) = stage.resources("inference", TOPIC).items()
-    for alarm in stage.resources("inference", ALARM).values():
-        properties = alarm["Properties"]
-        assert properties["AlarmActions"] == properties["OKActions"] == [{"Ref": topic}]
-        assert properties["TreatMissingData"] == "notBreaching"
-        assert (properties["DatapointsToAlarm"], properties["EvaluationPeriods"], properties["Period"]) == (2, 3, 60)
-
-
-def test_the_topic_is_encrypted_with_the_stages_key_which_lets_alarms_and_budgets_publish_to_it(stage):
-    assert "DataKey" in text(stage.properties("inference", TOPIC)["KmsMasterKeyId"])
-    key = stage.properties("storage", "AWS::KMS::Key")["KeyPolicy"]["Statement"]
-    (statement,) = (s for s in key if s["Principal"].get("Service") == PUBLISHERS)
-    assert statement["Action"] == ["kms:Decrypt", "kms:GenerateDataKey*"]
-    assert statement["Condition"]["StringEquals"] == {"aws:SourceAccount": {"Ref": "AWS::AccountId"}}
-    topics = text(statement["Condition"]["ArnLike"]["kms:EncryptionContext:aws:sns:topicArn"])
-    assert topics.endswith(f":<AWS::AccountId>:{stage.settings.stack_name('inference')}-*")
-
-
-def test_the_topic_takes_tls_only_and_only_alarms_and_budgets_of_this_account(stage):
-    deny, allow = stage.properties("inference", "AWS::SNS::TopicPolicy")["PolicyDocument"]["Statement"]
-    assert (deny["Effect"], deny["Condition"]) == ("Deny", {"Bool": {"aws:SecureTransport": "false"}})
-    assert allow["Principal"] == {"Service": PUBLISHERS}
-    assert allow["Condition"] == {"StringEquals": {"aws:SourceAccount": {"Ref": "AWS::AccountId"}}}
 
 
 def test_an_endpoint_goes_back_by_what_the_model_of_its_new_configuration_does_and_not_its_callers(stage):
     endpoint = stage.properties("inference", "AWS::SageMaker::Endpoint")
-    alarms = {name: alarm["Properties"] for name, alarm in stage.resources("inference", ALARM).items()}
+    found = stage.resources("inference", "AWS::CloudWatch::Alarm")
+    alarms = {name: alarm["Properties"] for name, alarm in found.items()}
     named = [alarm["AlarmName"]["Ref"] for alarm in endpoint["DeploymentConfig"]["AutoRollbackConfiguration"]["Alarms"]]
     assert len(alarms) == ALARMS["instance"], "as many as `kennel cost` counts"
     metrics = {(alarm := alarms[name])["MetricName"]: alarm["Threshold"] for name in named}
@@ -59,34 +29,6 @@ def test_an_endpoint_goes_back_by_what_the_model_of_its_new_configuration_does_a
         }
 
 
-@pytest.fixture(scope="module")
-def full(synthesise, stages) -> SynthesisedStage:
-    """A production that has what no stage of the repository has."""
-    limits = {"min_instances": 4, "max_instances": 9}
-    morning = InstanceSchedule(name="morning", cron="0 7 ? * MON-FRI *", timezone="Europe/Berlin", **limits)
-    limits = {"min_instances": 2, "max_instances": 8, "metric": "concurrency", "concurrent_requests_per_instance": 6}
-    scaling = EndpointScalingSettings(**limits, max_rps_per_instance=20, schedules=(morning,))
-    rollout = RolloutSettings(strategy="linear", percent=25, wait_seconds=600, bake_seconds=60)
-    capture = CaptureSettings(sampling_percent=5, days=9)
-    prod = stages["prod"].settings
-    serving = replace(prod.serving, scaling=scaling, rollout=rollout, capture=capture)
-    alarms, drift = AlarmSettings(email="a@example.org"), DriftSettings()
-    return synthesise(replace(prod, serving=serving, alarms=alarms, drift=drift))
-
-
-def test_one_figure_that_has_drifted_pages_and_the_alarm_stays_until_the_next_run(full):
-    alarms = [each["Properties"] for each in full.resources("inference", ALARM).values()]
-    (alarm,) = (each for each in alarms if each["MetricName"] == "DriftedFigures")
-    assert (alarm["Namespace"], alarm["Threshold"], alarm["Statistic"]) == ("Kennel", 0, "Maximum")
-    assert (alarm["EvaluationPeriods"], alarm["DatapointsToAlarm"], alarm["TreatMissingData"]) == (1, 1, "ignore")
-    assert [each["Name"] for each in alarm["Dimensions"]] == ["EndpointName", "VariantName"]
-    assert alarm["AlarmActions"] == alarms[0]["AlarmActions"]
-
-
-def test_somebody_gets_an_e_mail_if_the_settings_say_who(full):
-    assert full.properties("inference", "AWS::SNS::Subscription")["Endpoint"] == "a@example.org"
-
-
 @pytest.mark.parametrize(("name", "size", "steps"), [("prod", "CanarySize", 2), ("full", "LinearStepSize", 4)])
 def test_traffic_moves_as_the_settings_say(stages, full, name, size, steps):
     stage = {**stages, "full": full}[name]
@@ -97,55 +39,6 @@ def test_traffic_moves_as_the_settings_say(stages, full, name, size, steps):
     assert policy["TrafficRoutingConfiguration"] == routing | share
     assert policy["TerminationWaitInSeconds"] == rollout.bake_seconds
     assert policy["MaximumExecutionTimeoutInSeconds"] == steps * 600 + rollout.bake_seconds + 2 * 600 + 600
-
-
-def test_scaling_may_go_by_requests_at_a_time_and_by_the_clock(full):
-    policy = full.properties("inference", "AWS::ApplicationAutoScaling::ScalingPolicy")
-    tracking = policy["TargetTrackingScalingPolicyConfiguration"]
-    metric = "SageMakerVariantConcurrentRequestsPerModelHighResolution"
-    assert tracking["PredefinedMetricSpecification"] == {"PredefinedMetricType": metric}
-    assert tracking["TargetValue"] == 6 * 0.5
-    target = full.properties("inference", "AWS::ApplicationAutoScaling::ScalableTarget")
-    (action,) = target["ScheduledActions"]
-    assert (action["Schedule"], action["Timezone"]) == ("cron(0 7 ? * MON-FRI *)", "Europe/Berlin")
-    assert action["ScalableTargetAction"] == {"MinCapacity": 4, "MaxCapacity": 9}
-
-
-def test_what_is_captured_is_encrypted_and_expires(full):
-    capture = full.properties("inference", "AWS::SageMaker::EndpointConfig")["DataCaptureConfig"]
-    assert "DataKey" in text(capture["KmsKeyId"])
-    assert text(capture["DestinationS3Uri"]).endswith("/captured")
-    assert capture["InitialSamplingPercentage"] == 5
-    bucket = full.resources("storage", "AWS::S3::Bucket")["DataBucketE6B0FAA8"]["Properties"]
-    (rule,) = (rule for rule in bucket["LifecycleConfiguration"]["Rules"] if rule["Id"] == "expire-captured")
-    assert (rule["Prefix"], rule["ExpirationInDays"]) == ("captured/", 9)
-    # Else a deployment would keep the capturing of the configuration before.
-    excluded = full.properties("inference", "AWS::SageMaker::Endpoint")["ExcludeRetainedVariantProperties"]
-    assert excluded == [{"VariantPropertyType": "DataCaptureConfig"}]
-
-
-def test_a_serverless_endpoint_costs_nothing_while_idle(stages):
-    stage = stages["serverless"]
-    (variant,) = stage.properties("inference", "AWS::SageMaker::EndpointConfig")["ProductionVariants"]
-    assert variant["ServerlessConfig"] == {"MemorySizeInMB": 3072, "MaxConcurrency": 5}
-    assert "InstanceType" not in variant
-    assert "ProvisionedConcurrencyConfig" not in stage.properties("inference", "AWS::Lambda::Alias")
-    assert ALARM not in {resource["Type"] for _, _, resource in stage.all_resources()}
-
-
-@pytest.mark.parametrize(("name", "price"), [("dev", "running * 0.1208"), ("serverless", "* 60 * 0.000060000")])
-def test_the_dashboard_says_what_the_endpoint_costs(stages, name, price):
-    assert price in text(stages[name].properties("inference", "AWS::CloudWatch::Dashboard")["DashboardBody"])
-
-
-def test_the_budget_counts_this_stage_and_tells_before_and_after(stage):
-    budget = stage.properties("inference", "AWS::Budgets::Budget")
-    tags = {each["Tags"]["Key"]: each["Tags"]["Values"] for each in budget["Budget"]["FilterExpression"]["And"]}
-    assert tags == {"project": ["kennel"], "stage": [stage.settings.stage]}
-    alerts = [each["Notification"] for each in budget["NotificationsWithSubscribers"]]
-    told = [(alert["NotificationType"], alert["Threshold"]) for alert in alerts]
-    assert told == [("ACTUAL", 80), ("ACTUAL", 100), ("FORECASTED", 100)]
-    assert all(each["Subscribers"] for each in budget["NotificationsWithSubscribers"])
 
 
 def test_a_guard_that_stops_nothing_is_no_function(stages):

@@ -19,32 +19,8 @@ EXPORTS = {
 
 
 @pytest.fixture
-def bucket(stage: SynthesisedStage) -> dict:
-    return stage.resources("storage", "AWS::S3::Bucket")["DataBucketE6B0FAA8"]["Properties"]
-
-
-@pytest.fixture
 def buckets(stage: SynthesisedStage) -> dict[str, Resource]:
     return stage.resources("storage", "AWS::S3::Bucket")
-
-
-def test_data_is_encrypted_with_the_customer_managed_key(stage, bucket):
-    (rule,) = bucket["BucketEncryption"]["ServerSideEncryptionConfiguration"]
-    assert rule["ServerSideEncryptionByDefault"] == {
-        "SSEAlgorithm": "aws:kms",
-        "KMSMasterKeyID": {"Fn::GetAtt": ["DataKey5F086070", "Arn"]},
-    }
-    assert rule["BucketKeyEnabled"] is True
-
-
-def test_data_is_versioned(bucket):
-    assert bucket["VersioningConfiguration"] == {"Status": "Enabled"}
-
-
-def test_no_bucket_has_access_control_lists(buckets):
-    for properties in (bucket["Properties"] for bucket in buckets.values()):
-        assert properties["OwnershipControls"] == {"Rules": [{"ObjectOwnership": "BucketOwnerEnforced"}]}
-        assert "AccessControl" not in properties
 
 
 def test_every_bucket_denies_everything_over_old_tls(stage, buckets):
@@ -58,31 +34,6 @@ def test_every_bucket_denies_everything_over_old_tls(stage, buckets):
         assert denied["Action"] == "s3:*"
         assert denied["Principal"] == {"AWS": "*"}
         assert denied["Resource"] == [arn, {"Fn::Join": ["", [arn, "/*"]]}]
-
-
-def test_access_to_data_is_logged(bucket):
-    assert bucket["LoggingConfiguration"] == {
-        "DestinationBucketName": {"Ref": "DataAccessLogsC0C25EE4"},
-        "LogFilePrefix": "data/",
-    }
-
-
-def test_nothing_piles_up_for_ever(stage, buckets):
-    settings = stage.settings.storage
-    rules = {rule["Id"]: rule for b in buckets.values() for rule in b["Properties"]["LifecycleConfiguration"]["Rules"]}
-    assert {rule["Status"] for rule in rules.values()} == {"Enabled"}
-    assert rules["clean-up"]["NoncurrentVersionExpiration"] == {"NoncurrentDays": settings.noncurrent_version_days}
-    assert rules["clean-up"]["ExpiredObjectDeleteMarker"] is True
-    assert rules["expire-logs"]["ExpirationInDays"] == settings.access_log_days
-    assert rules["expire-checkpoints"]["Prefix"] == "checkpoints/"
-    assert rules["expire-checkpoints"]["ExpirationInDays"] == settings.checkpoint_days
-    assert rules["expire-checkpoints"]["NoncurrentVersionExpiration"] == {"NoncurrentDays": 1}
-    for rule in ("clean-up", "expire-logs"):
-        assert rules[rule]["AbortIncompleteMultipartUpload"] == {"DaysAfterInitiation": 7}
-    assert rules["archive-training-outputs"]["Prefix"] == "training/"
-    assert rules["archive-training-outputs"]["Transitions"] == [
-        {"StorageClass": "GLACIER_IR", "TransitionInDays": settings.archive_training_outputs_after_days}
-    ]
 
 
 def test_production_data_outlives_its_stack(stages):

@@ -7,7 +7,9 @@ which a service of the list acts later without asking anybody, and sessions with
 
 from __future__ import annotations
 
+import tomllib
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from ministack import app
@@ -15,88 +17,15 @@ from ministack.services.cloudformation import provisioners
 
 from emulator.ministack.door import operations
 
-#: By MiniStack's name; the last line is ours.
-SERVICES = frozenset(
-    {
-        *(
-            "apigateway",
-            "cloudformation",
-            "codebuild",
-            "dynamodb",
-            "ec2",
-            "ecr",
-            "events",
-            "iam",
-            "kms",
-            "lambda",
-            "logs",
-        ),
-        *("monitoring", "s3", "sns", "ssm", "sts", "tagging"),
-        *("application-autoscaling", "sagemaker", "sagemaker-runtime", "service-quotas"),
-    }
-)
+_TABLE: dict[str, Any] = tomllib.loads(Path(__file__).with_suffix(".toml").read_text(encoding="utf-8"))
+SERVICES = frozenset(_TABLE["ministack"] + _TABLE["ours"])
 #: In the names of CloudFormation's types, in lower case, beside those above. ``AWS::CDK`` is metadata.
 _NAMESPACES = SERVICES | {"applicationautoscaling", "cdk", "cloudwatch"}
-#: What is refused: ends of the path, parameters and operations.
-REFUSED = frozenset(
-    {
-        *("event-source-mappings", "Subscribe", "PutSubscriptionFilter", "PutDestination", "CreateDelivery"),
-        *("StartQuery", "TestMetricFilter"),
-        *("DeploymentMode", "GetFederationToken", "GetSessionToken", "TagResources", "UntagResources"),
-    }
-)
-_TYPES = frozenset(
-    {
-        *(
-            "AWS::Events::EventBus",
-            "AWS::Lambda::EventSourceMapping",
-            "AWS::Logs::SubscriptionFilter",
-        ),
-        *("AWS::DynamoDB::GlobalTable", "AWS::SNS::Subscription"),
-    }
-)
-_OF_APIS = ("RestApi", "Deployment", "Stage", "Model", "RequestValidator", "ApiKey", "UsagePlan")
-_OF_BUCKETS = (
-    *("BucketCors", "BucketEncryption", "BucketLifecycle", "BucketOwnershipControls", "BucketPolicy"),
-    *("BucketTagging", "ObjectTagging", "PublicAccessBlock"),
-)
+REFUSED = frozenset(_TABLE["refused"])
 #: Their requests have no name of an operation.
 _OF_PATHS = ("apigateway", "s3")
-#: All that a service does here: REST APIs without authorizers and domains, rules with a schedule, tables that neither
-#: import nor export nor stream, and buckets that serve no sites, notify nobody and are not replicated or reported on.
-ONLY = {
-    "events": {
-        *("PutRule", "DeleteRule", "DescribeRule", "ListRules", "EnableRule", "DisableRule", "PutTargets"),
-        *("RemoveTargets", "ListTargetsByRule", "ListRuleNamesByTarget", "TagResource", "UntagResource"),
-        "ListTagsForResource",
-    },
-    "apigateway": {
-        *("CreateRestApi", "CreateResource", "PutMethod", "PutMethodResponse", "PutIntegration"),
-        *("PutIntegrationResponse", "CreateDeployment", "CreateStage", "CreateModel", "CreateRequestValidator"),
-        *("CreateApiKey", "CreateUsagePlan", "CreateUsagePlanKey", "GetAccount", "GetMethod", "GetIntegration"),
-        *("GetResources", "GetResource", "GetMethodResponse", "GetIntegrationResponse", "GetUsagePlanKeys"),
-        *(f"Get{name}{s}" for name in _OF_APIS for s in ("", "s")),
-        *(f"Delete{name}" for name in (*_OF_APIS, "Resource", "Method", "Integration", "UsagePlanKey")),
-    },
-    "dynamodb": {
-        *("CreateTable", "DeleteTable", "DescribeTable", "ListTables", "UpdateTimeToLive", "DescribeTimeToLive"),
-        *("GetItem", "PutItem", "UpdateItem", "DeleteItem", "Query", "Scan"),
-        *("TagResource", "UntagResource", "ListTagsOfResource"),
-    },
-    "s3": {
-        *("CreateBucket", "DeleteBucket", "HeadBucket", "ListBuckets", "GetBucketLocation", "PutBucketAcl"),
-        *("GetObject", "HeadObject", "PutObject", "CopyObject", "DeleteObject", "DeleteObjects", "RestoreObject"),
-        *("ListObjects", "ListObjectsV2", "ListObjectVersions", "GetObjectAttributes", "PutObjectAcl"),
-        *("CreateMultipartUpload", "UploadPart", "UploadPartCopy", "CompleteMultipartUpload"),
-        *("AbortMultipartUpload", "ListMultipartUploads", "ListParts", "PutBucketAccelerateConfiguration"),
-        *("ListObjectAnnotations", "PutBucketLogging", "PutBucketVersioning"),
-        *(f"{verb}ObjectAnnotation" for verb in ("Get", "Put", "Delete")),
-        *(f"{verb}Object{what}" for verb in ("Get", "Put") for what in ("LegalHold", "LockConfiguration", "Retention")),
-        *(f"{verb}{what}" for verb in ("Get", "Put", "Delete") for what in _OF_BUCKETS),
-        *(f"GetBucket{what}" for what in ("AccelerateConfiguration", "Acl", "Logging", "Notification", "Replication")),
-        *("GetBucketVersioning", "GetBucketWebsite", "GetObjectAcl"),
-    },
-}
+#: All that a service does here.
+ONLY: dict[str, frozenset[str]] = {service: frozenset(does) for service, does in _TABLE["only"].items()}
 
 
 def install() -> None:
@@ -104,7 +33,7 @@ def install() -> None:
     for name in set(app.SERVICE_HANDLERS) - SERVICES:
         del app.SERVICE_HANDLERS[name]
     for kind in list(provisioners._RESOURCE_HANDLERS):
-        if kind in _TYPES or (kind.startswith("AWS::") and kind.split("::")[1].lower() not in _NAMESPACES):
+        if kind in _TABLE["types"] or (kind.startswith("AWS::") and kind.split("::")[1].lower() not in _NAMESPACES):
             del provisioners._RESOURCE_HANDLERS[kind]
 
 

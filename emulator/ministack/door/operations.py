@@ -167,7 +167,7 @@ def route(
     service: str, method: str, path: str, query: Mapping[str, Any], headers: Mapping[str, str] | None = None
 ) -> str | None:
     """Name the operation of a service whose operations are paths; None for none of its."""
-    path, given = path.removesuffix("/"), query.keys() | (headers or {}).keys()
+    given = query.keys() | (headers or {}).keys()
     for route_method, pattern, needed, name in _routes(service):
         if method == route_method and needed <= given and pattern.fullmatch(path):
             # What names a part of a bucket, such as its policy, is never left aside: DELETE would be for the bucket.
@@ -195,7 +195,7 @@ def _routes(service: str) -> list[tuple[str, re.Pattern[str], frozenset[str], st
         if uses[method, uri] > 1 and (shape := operation.input_shape) is not None:
             places = [shape.members[name].serialization for name in shape.required_members]
             needed |= {place["name"] for place in places if place.get("location") in ("header", "querystring")}
-        routes.append((method, re.compile(pattern, re.DOTALL), frozenset(needed), operation.name))
+        routes.append((method, re.compile(f"{pattern}/?", re.DOTALL), frozenset(needed), operation.name))
     return sorted(routes, key=lambda route: (-len(route[2]), route[1].pattern.count("[^/]+")))
 
 

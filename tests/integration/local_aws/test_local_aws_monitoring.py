@@ -4,47 +4,14 @@ from __future__ import annotations
 
 import json
 import time
+from pathlib import Path
 
-from local_aws_harness import LOGGING, LocalAws, policy
+from local_aws_harness import LOGGING, LocalAws
 from waiting import wait_until
 
 CONDITIONS = {"clock": 60}
 SOURCE = "def handler(event, context):\n    print('called by', event['rule'])\n"
-METRIC = {"Namespace": "N", "MetricName": "m", "Dimensions": [{"Name": "d", "Value": "1"}]}
-OWNER = {"Principal": {"AWS": "arn:aws:iam::000000000000:root"}, "Action": "kms:*", "Resource": "*"}
-CLOUDWATCH = {"Principal": {"Service": "cloudwatch.amazonaws.com"}, "Action": "kms:*", "Resource": "*"}
-TEMPLATE = {
-    "Resources": {
-        "Group": {"Type": "AWS::Logs::LogGroup", "Properties": {"LogGroupName": "g"}},
-        "Filter": {
-            "Type": "AWS::Logs::MetricFilter",
-            "Properties": {
-                "LogGroupName": {"Ref": "Group"},
-                "FilterPattern": "[kind = m*, d, bytes > 5]",
-                "MetricTransformations": [
-                    {
-                        **{"MetricNamespace": "N", "MetricName": "m", "MetricValue": "$bytes"},
-                        "Dimensions": [{"Key": "d", "Value": "$d"}],
-                    }
-                ],
-            },
-        },
-        "Plain": {"Type": "AWS::SNS::Topic"},
-        "Locked": {"Type": "AWS::SNS::Topic", "Properties": {"KmsMasterKeyId": {"Ref": "LockedKey"}}},
-        "Open": {"Type": "AWS::SNS::Topic", "Properties": {"KmsMasterKeyId": {"Ref": "OpenKey"}}},
-        "LockedKey": {"Type": "AWS::KMS::Key", "Properties": {"KeyPolicy": policy(OWNER)}},
-        "OpenKey": {"Type": "AWS::KMS::Key", "Properties": {"KeyPolicy": policy(OWNER, CLOUDWATCH)}},
-        "Alarm": {
-            "Type": "AWS::CloudWatch::Alarm",
-            "Properties": {
-                **METRIC,
-                **{"Statistic": "Sum", "Period": 60, "EvaluationPeriods": 1, "Threshold": 5},
-                "ComparisonOperator": "GreaterThanThreshold",
-                "AlarmActions": [{"Ref": "Plain"}, {"Ref": "Locked"}, {"Ref": "Open"}],
-            },
-        },
-    }
-}
+TEMPLATE = Path(__file__).with_name("alarm.yaml").read_text(encoding="utf-8")
 
 
 def states(aws: LocalAws) -> dict[str, str]:
@@ -54,8 +21,8 @@ def states(aws: LocalAws) -> dict[str, str]:
 
 
 def test_alarms_of_a_stack_act_and_metrics_outlive_the_server(aws: LocalAws) -> None:
-    aws.cloudformation.create_stack(StackName="s", TemplateBody=json.dumps(TEMPLATE))
-    (alarm,) = wait_until(lambda: aws.client("cloudwatch").describe_alarms()["MetricAlarms"])
+    aws.deploy("s", TEMPLATE)
+    (alarm,) = aws.client("cloudwatch").describe_alarms()["MetricAlarms"]
     aws.client("cloudwatch").put_composite_alarm(AlarmName="any", AlarmRule=f"ALARM({alarm['AlarmName']})")
     stream = {"logGroupName": "g", "logStreamName": "s"}
     aws.logs.create_log_stream(**stream)

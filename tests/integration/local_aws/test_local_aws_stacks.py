@@ -6,6 +6,7 @@ import copy
 import json
 import re
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -13,56 +14,7 @@ from local_aws_harness import LAMBDA_TRUST, QUICKLY, SAGEMAKER_TRUST, policy, re
 from sagemaker_local import BUCKET, IMAGE, LocalSageMaker, local_aws, model_archive
 from waiting import wait_until
 
-#: A role, a model, its endpoint, and a scalable target with a policy. Numbers and booleans may be strings as well.
-TEMPLATE = """
-Resources:
-  Role:
-    Type: AWS::IAM::Role
-    Properties: {AssumeRolePolicyDocument: TRUST, Policies: [{PolicyName: p, PolicyDocument: READING}]}
-  Model:
-    Type: AWS::SageMaker::Model
-    Properties:
-      ExecutionRoleArn: !GetAtt Role.Arn
-      EnableNetworkIsolation: "false"
-      PrimaryContainer: {Image: IMAGE, ModelDataUrl: s3://model-bucket/model.tar.gz, Environment: ENVIRONMENT}
-  Config:
-    Type: AWS::SageMaker::EndpointConfig
-    Properties:
-      ProductionVariants:
-        - ModelName: !GetAtt Model.ModelName
-          VariantName: v
-          InitialInstanceCount: "1"
-          InstanceType: ml.m5.large
-  Endpoint:
-    Type: AWS::SageMaker::Endpoint
-    Properties: {EndpointConfigName: !GetAtt Config.EndpointConfigName, RetainAllVariantProperties: true}
-  Target:
-    Type: AWS::ApplicationAutoScaling::ScalableTarget
-    Properties:
-      MinCapacity: "1"
-      MaxCapacity: LARGEST
-      ResourceId: !Sub endpoint/${Endpoint.EndpointName}/variant/v
-      ScalableDimension: sagemaker:variant:DesiredInstanceCount
-      ServiceNamespace: sagemaker
-      RoleARN: !GetAtt Role.Arn
-      ScheduledActions:
-        - {ScheduledActionName: ACTION, Schedule: "cron(0 22 * * ? *)", ScalableTargetAction: {MaxCapacity: 1}}
-  Policy:
-    Type: AWS::ApplicationAutoScaling::ScalingPolicy
-    Properties:
-      PolicyName: load
-      PolicyType: TargetTrackingScaling
-      ScalingTargetId: !Ref Target
-      TargetTrackingScalingPolicyConfiguration:
-        TargetValue: "120.5"
-        PredefinedMetricSpecification: {PredefinedMetricType: SageMakerVariantInvocationsPerInstance}
-Outputs:
-  Name: {Value: !GetAtt Endpoint.EndpointName}
-  Endpoint: {Value: !Ref Endpoint}
-  Model: {Value: !Ref Model}
-  Target: {Value: !Ref Target}
-  Policy: {Value: !Ref Policy}
-"""
+TEMPLATE = Path(__file__).with_name("stack.yaml").read_text(encoding="utf-8")
 
 
 def template(largest: int = 2, action: str = "night", **environment: str) -> str:

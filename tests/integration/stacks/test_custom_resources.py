@@ -7,6 +7,7 @@ import time
 from typing import Any
 
 import pytest
+from examples import examples
 from local_aws_harness import custom_resource
 from sagemaker_local import LocalSageMaker
 from waiting import wait_until
@@ -42,19 +43,7 @@ def template(mode: str) -> dict[str, Any]:
     return custom_resource({"ZipFile": SOURCE}, "python3.14", Mode=mode, ServiceTimeout=seconds)
 
 
-@pytest.mark.parametrize(
-    ("mode", "reason", "made"),
-    [
-        ("failed", "from custom resource. Message returned: no such thing (RequestId: ", "made-failed"),
-        ("raises", "The function failed 3 times: boom", "custom-raises-Thing-"),
-        ("silent", "timed out after 5s", "custom-silent-Thing-"),
-        ("not json", "Invalid Response object: it is no JSON object", "custom-not-json-Thing-"),
-        ("unknown status", "Invalid Response object: 'DONE' is not a valid ResponseStatus", "x"),
-        ("no id", "Invalid PhysicalResourceId", "custom-no-id-Thing-"),
-        ("foreign", "Invalid Response object: RequestId has to be copied from the request", "x"),
-        ("too long", "Response object is too long.", "custom-too-long-Thing-"),
-    ],
-)
+@pytest.mark.parametrize(("mode", "reason", "made"), examples(__file__, "failures"))
 def test_a_failed_create_rolls_back_with_its_reason(aws: LocalSageMaker, mode: str, reason: str, made: str) -> None:
     stack = aws.deploy(f"custom-{mode.replace(' ', '-')}", template(mode))
     assert stack["StackStatus"] == "ROLLBACK_COMPLETE" and reason in stack["Reasons"]

@@ -6,6 +6,7 @@ import json
 from urllib.parse import quote
 
 import pytest
+from examples import examples
 from local_aws_harness import LOGGING, refused
 from sagemaker_local import LocalSageMaker
 
@@ -31,24 +32,7 @@ def function(aws: LocalSageMaker) -> str:
     return aws.function("results", SOURCE)
 
 
-@pytest.mark.parametrize(
-    ("expression", "payload"),
-    [
-        ("b'raw'", "raw"),
-        ("{'b': b'text', b'k': 1, None: 2}", '{"b": "text", "k": 1, "null": 2}'),
-        ("float('nan')", "NaN"),
-        ("[decimal.Decimal('1.5'), Point(1, 2), (1, 2)]", '[1.5, {"x": 1, "y": 2}, [1, 2]]'),
-        ("'\\u00e9'", '"\u00e9"'),
-        ("datetime.datetime.now()", f"{MARSHAL}Object of type datetime is not JSON serializable"),
-        ("{1, 2}", f"{MARSHAL}Object of type set is not JSON serializable"),
-        ("{'b': b'\\xff'}", f"{MARSHAL}'utf-8' codec can't decode byte 0xff in position 0: invalid start byte"),
-        ("{(1, 2): 3}", f"{MARSHAL}keys must be str, int, float, bool or None, not tuple"),
-        ("circle", f"{MARSHAL}Circular reference detected"),
-        ("1 / 0", "ZeroDivisionError: division by zero"),
-        ("sys.exit(3)", "Runtime.ExitError: RequestId: ID Error: Runtime exited with error: exit status 3"),
-        ("sys.exit()", "Runtime.ExitError: RequestId: ID Error: Runtime exited without providing a reason"),
-    ],
-)
+@pytest.mark.parametrize(("expression", "payload"), examples(__file__, "results"))
 def test_results_are_those_of_the_runtime(aws: LocalSageMaker, function: str, expression: str, payload: str) -> None:
     answer = aws.lambda_.invoke(FunctionName=function, Payload=json.dumps({"return": expression}))
     content = answer["Payload"].read().decode()

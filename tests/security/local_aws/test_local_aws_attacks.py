@@ -82,6 +82,12 @@ def test_what_is_asked_of_iam_is_what_is_done(
     assert account(aws) == before
 
 
+def test_what_would_act_without_asking_is_not_there(aws: LocalAws) -> None:
+    for request in requests({"send": TABLE["absent"]}):
+        answer = aws.send(**request)
+        assert (answer.status, b"NotImplemented" in answer.data) == (501, True), request
+
+
 @pytest.mark.parametrize("row", TABLE["allowed"])
 def test_what_is_allowed_is_done(send: Callable[..., Any], row: Row) -> None:
     for request in requests(row):

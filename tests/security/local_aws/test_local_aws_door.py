@@ -213,32 +213,6 @@ def test_what_the_server_writes_is_its_owners_alone(aws: LocalAws) -> None:
     assert {"ministack.db", "credentials.json", "server.log"} <= {path.name for path in aws.state_dir.iterdir()}
 
 
-@pytest.mark.parametrize(
-    ("sign", "method", "path", "headers"),
-    [
-        ("states", "POST", "/", {"x_amz_target": "AWSStepFunctions.ListStateMachines"}),
-        ("apigateway", "PATCH", "/restapis/0123abcd", {}),
-        *(("apigateway", "POST", path, {}) for path in ("/restapis?mode=import", "/restapis/0123abcd/authorizers")),
-        *(("apigateway", "GET", path, {}) for path in ("/domainnames", "/v2/apis", "//restapis", "/restapis//")),
-        ("apigateway", "POST", "/restapis/0123abcd/prod/_user_request_/pictures", {}),
-        ("autoscaling", "GET", "/?Action=DescribeAutoScalingGroups", {}),
-        ("cloudformation", "POST", "/?Action=CreateChangeSet&DeploymentMode=REVERT_DRIFT", {}),
-        ("lambda", "POST", "/2015-03-31/event-source-mappings", {}),
-        ("logs", "POST", "/", {"x_amz_target": "Logs_20140328.PutSubscriptionFilter"}),
-        *(("sns", method, "/?Action=Subscribe&Protocol=sqs", {}) for method in ("GET", "POST")),
-        *(("s3", "PUT", f"/private?{name}", {}) for name in ("notification", "replication", "website", "abac")),
-        *(("s3", "DELETE", f"/private?{name}&id=1", {}) for name in ("inventory", "analytics", "metrics")),
-        *(("sts", "GET", f"/?Action=Get{kind}Token&Version=2011-06-15", {}) for kind in ("Session", "Federation")),
-        ("secretsmanager", "POST", "/", {"x_amz_target": "secretsmanager.ListSecrets"}),
-    ],
-)
-def test_what_would_act_without_asking_is_not_there(
-    aws: LocalAws, sign: str, method: str, path: str, headers: dict[str, str]
-) -> None:
-    answer = aws.send(method, path, sign=sign, **headers)
-    assert (answer.status, b"NotImplemented" in answer.data) == (501, True)
-
-
 def test_a_part_of_a_bucket_is_never_taken_for_the_bucket(aws: LocalAws) -> None:
     aws.s3.create_bucket(Bucket="empty")
     model = aws.s3.meta.service_model

@@ -4,54 +4,20 @@ from __future__ import annotations
 
 import re
 from functools import cache
+from pathlib import Path
 from typing import Any
 
+import yaml
 from botocore import xform_name
 from botocore.config import Config
 from botocore.exceptions import ClientError
 from local_aws_harness import LocalAws
 from role_table import ACCOUNT, REGION, Case
 
-#: Keys that only services set, and what the local AWS lacks or asks about as a whole: no request can be such a case.
+_PARTS: dict[str, Any] = yaml.safe_load(Path(__file__).with_suffix(".yaml").read_text(encoding="utf-8"))
+_LACKING = tuple(_PARTS["lacking"])
+#: Keys that only services set.
 _OF_SERVICES = {"kms:ViaService", "kms:GrantIsForAWSResource"}
-_LACKING = (
-    *("access-analyzer:", "s3:GetAccountPublicAccessBlock", "sqs:", "ssmmessages:", "ssm:UpdateInstanceInformation"),
-    *("application-autoscaling:DeregisterScalableTarget", "cloudwatch:DescribeAlarms"),
-)
-#: What to call where it is not named after the action.
-_OPERATIONS = {
-    "ListBucket": "list_objects_v2",
-    "ListBucketVersions": "list_object_versions",
-    "ListAllMyBuckets": "list_buckets",
-    "GetObjectVersion": "get_object",
-    "DeleteObjectVersion": "delete_object",
-    "PutLifecycleConfiguration": "put_bucket_lifecycle_configuration",
-    "GetEncryptionConfiguration": "get_bucket_encryption",
-    "GetBucketPublicAccessBlock": "get_public_access_block",
-    "InvokeFunction": "invoke",
-}
-#: Members that name a resource: by its name, by its ARN, by one of them in a list.
-_NAMES = (
-    *("EndpointName", "TrainingJobName", "HyperParameterTuningJobName", "TransformJobName", "NotebookInstanceName"),
-    *("ModelName", "repositoryName", "projectName", "name", "Name", "Rule", "RoleName", "UserName", "StackName"),
-    *("AlarmName", "FunctionName", "TableName"),
-)
-_ARNS = ("ResourceArn", "TopicArn", "KeyId", "RoleArn", "Role")
-_LISTS = ("InstanceIds", "AlarmNames", "Resources")
-#: What else a request needs in order to be understood.
-_MORE: dict[str, Any] = {
-    **{"Plaintext": b"x", "CiphertextBlob": b"x", "KeySpec": "AES_256", "UploadId": "u", "Body": b"x"},
-    **{"logStreamName": "s", "Message": "m", "AttributeName": "a", "PolicyName": "p", "PolicyDocument": "{}"},
-    **{"Policy": "{}", "RoleSessionName": "s", "Statistics": ["Sum"], "MetricName": "m", "ImageId": "ami-12345678"},
-    **{"MinCount": 1, "MaxCount": 1, "TemplateBody": "{}", "StatementId": "s", "Action": "lambda:InvokeFunctionUrl"},
-    **{"Principal": "111122223333", "ZipFile": b"x", "AssumeRolePolicyDocument": "{}"},
-    **{"StartTime": 0, "EndTime": 60, "Period": 60, "ServiceNamespace": "sagemaker"},
-    "ResourceId": "endpoint/kennel-local-instance/variant/main",
-    "ScalableDimension": "sagemaker:variant:DesiredInstanceCount",
-    "logEvents": [{"timestamp": 1, "message": "m"}],
-    "layerDigests": ["sha256:0"],
-    "LifecycleConfiguration": {"Rules": []},
-}
 
 
 def possible(case: Case, urls: dict[str, str]) -> bool:
@@ -89,7 +55,7 @@ def _send(aws: LocalAws, key: dict[str, str], service: str, action: str, case: C
     name = "sagemaker-runtime" if action == "InvokeEndpoint" else service
     region = [*case.resource.split(":"), "", "", ""][3] or REGION
     client = _client(aws, name, region, tuple(key.items()))
-    operation = getattr(client, _OPERATIONS.get(action, xform_name(action)))
+    operation = getattr(client, _PARTS["operations"].get(action, xform_name(action)))
     method = client.meta.method_to_api_mapping[operation.__name__]
     shape = client.meta.service_model.operation_model(method).input_shape
     request = {name: value for name, value in _members(case, given).items() if shape and name in shape.members}
@@ -112,10 +78,10 @@ def _members(case: Case, given: dict[str, str]) -> dict[str, Any]:
     bucket, _, key = resource.partition("/")
     context = {name.removeprefix("kms:EncryptionContext:"): value for name, value in given.items() if "Context" in name}
     return {
-        **_MORE,
-        **dict.fromkeys(_NAMES, name),
-        **dict.fromkeys(_ARNS, case.resource),
-        **{member: [name] for member in _LISTS if name != "*"},
+        **_PARTS["more"],
+        **dict.fromkeys(_PARTS["names"], name),
+        **dict.fromkeys(_PARTS["arns"], case.resource),
+        **{member: [name] for member in _PARTS["lists"] if name != "*"},
         **{"Bucket": bucket.replace("*", "any-bucket"), "Key": key, "Prefix": given.get("s3:prefix", "")},
         **{"id": f"{name}:b", "ids": [f"{name}:b"]},
         **({"VersionId": "null"} if "Version" in case.action else {}),
@@ -125,5 +91,4 @@ def _members(case: Case, given: dict[str, str]) -> dict[str, Any]:
         **({"Key": {"k": {"S": "x"}}, "Item": {"k": {"S": "x"}}} if case.action.startswith("dynamodb:") else {}),
         "logGroupName": resource.removeprefix("log-group:").partition(":log-stream:")[0],
         "Namespace": given.get("cloudwatch:namespace", "Kennel"),
-        "MetricData": [{"MetricName": "m", "Value": 1.0}],
     }

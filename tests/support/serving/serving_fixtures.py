@@ -19,31 +19,7 @@ DISPLAY_LABELS = ("Red Setter", "Grüner Hund", "Blue Terrier")
 COLOURS = ("red", "lime", "blue")
 INPUT_SIZE = 16
 
-_GRAPH = """
-<ir_version: 10, opset_import: ["" : 17]>
-colours (float[n, 3, 16, 16] {image}) => (float[n, {outputs}] logits)
-<int64[1] blue = {{2}}, float[1] steps_each = {{{steps}}},
- bool true = {{1}}, float[1, 1] one = {{1.0}}, int64[2] square = {{256, 256}}, float zero = {{0.0}}>
-{{
-  mixed = Conv ({image}, weights)
-  pooled = GlobalAveragePool (mixed)
-  means = Flatten (pooled)
-  blue_mean = Gather <axis = 1> (means, blue)
-  steps_float = Mul (blue_mean, steps_each)
-  steps_square = Cast <to = 7> (steps_float)
-  steps = ReduceMax <keepdims = 0> (steps_square)
-  start = Expand (one, square)
-  end = Loop (steps, true, start) <body = step (int64 index, bool go_on, float[256, 256] matrix)
-    => (bool go_on_after, float[256, 256] next) {{
-      product = MatMul (matrix, matrix)
-      next = Softmax (product)
-      go_on_after = Identity (go_on)
-  }}>
-  mean = ReduceMean <keepdims = 0> (end)
-  nothing = Mul (mean, zero)
-  logits = Add (means, nothing)
-}}
-"""
+_GRAPH = Path(__file__).with_name("colours.txt").read_text(encoding="utf-8")
 
 
 def write_onnx(

@@ -6,6 +6,7 @@ import tomllib
 from pathlib import Path
 
 import pytest
+from examples import examples
 
 from infra import instance_types, prices, settings
 
@@ -27,17 +28,7 @@ def test_the_rule_for_prices_that_are_computed_holds_for_those_that_are_publishe
         assert published == pytest.approx(computed, rel=0.003)
 
 
-@pytest.mark.parametrize(
-    ("name", "usd", "note"),
-    [
-        ("ml.m5.large", 0.115, ""),
-        ("ml.c7i.4xlarge", 0.8568, "price of ml.c7i.4xlarge computed: EC2's plus 20%"),  # known to two digits
-        ("ml.c7g.large", 0.087, "price of ml.c7g.large computed: EC2's plus 20%"),
-        ("m5.large", 0.096 + 0.005, ""),
-        ("ml.r7i.48xlarge", None, "price of ml.r7i.48xlarge unknown here: see aws.amazon.com/sagemaker/pricing"),
-        ("u-6tb1.metal", None, "price of u-6tb1.metal unknown here: see aws.amazon.com/ec2/pricing"),
-    ],
-)
+@pytest.mark.parametrize(("name", "usd", "note"), examples(__file__, "prices"))
 def test_a_price_says_whether_it_is_published_computed_or_unknown(name, usd, note):
     assert prices.usd_per_hour(name) == pytest.approx(usd) and prices.price_note(name) == note
 

@@ -8,6 +8,7 @@ from contextlib import suppress
 from pathlib import Path
 
 import pytest
+from examples import examples
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -16,9 +17,6 @@ from infra.validation import SettingsError, read_table
 
 MINIMAL = "[storage]\nretain = false\n"
 PLACE = "account = '111122223333'\nregion = '{}'\n"
-ECR = "111122223333.dkr.ecr.eu-west-1.amazonaws.com"
-CALLER = "function.invokers = ['arn:aws:iam::111122223333:role/web']"
-PUBLIC = "function.url_auth = 'NONE'\nfunction.public_reason = 'A reason that is long enough.'"
 OWN_TRAINING_IMAGE = "[training.image]\nrepository = 'mine'\ntag = '1'\naccount = '111122223333'\n"
 
 
@@ -134,114 +132,8 @@ max_jobs = 1
     ]
 
 
-@pytest.mark.parametrize(
-    ("text", "problem"),
-    [
-        ("[serving]\nimage = 'onw'\n", "serving.image: 'onw' is not \"own\" or the URI of an image in ECR"),
-        *((f"[serving]\nimage = '{image}'\n", f"serving.image: '{image}' is not")
-          for image in ("docker.io/python:3", f"{ECR}/r", f"{ECR}/R:1", f"{ECR}/r:1 ", f"{ECR}/r@sha256:1", "")),
-        ("[storage.deep]\nx = 1\n", "storage.deep: unknown setting; allowed: retain, noncurrent_version_days, "),
-        ("[serving]\nscaling = true\n", "serving.scaling: should be a table, not True"),
-        ("serving = []\n", "serving: should be a table, not []"),
-        ("[function]\nmemory_mb = true\n", "function.memory_mb: should be a whole number, not True"),
-        ("[function]\nlog_retention_days = 8\n", "function.log_retention_days: should be 1, 3, 5, 7, 14, 30, 60, "),
-        ("[training]\nspot = 1\n", "training.spot: should be true or false, not 1"),
-        ("project = \"kennel\\n\"\n", "project: 'kennel\\n' is not a project name"),
-        ("[serving]\ninstance_type = 'qqq'\n", "serving.instance_type: 'qqq' is not known; allowed are names suc"),
-        ("[training.image]\ntag = 'x'\n", "training.image.repository: missing"),
-        ("[training.tuning]\nbatch_sizes = [32, 1]\n", "training.tuning.batch_sizes[1]: should be greater than or eq"),
-        ("[[training.tuning.numbers]]\nnmae = 'x'\n", "training.tuning.numbers[0].nmae: unknown setting; did you mea"),
-        ("[training.hyperparameters]\nlr = [1]\n", "training.hyperparameters.lr: must be a text, a number, true or"),
-        ("[serving.scaling]\nmin_instances = 1\nmax_instances = 2\nmax_rps_per_instance = nan\n", "serving.scaling.m"),
-        ('[training.ec2]\nimage_parameter = "ami-1"', "training.ec2.image_parameter: 'ami-1' is not the public param"),
-        ('[notebook]\nsecurity_group_ids = ["all"]', "notebook.security_group_ids[0]: 'all' is not a security group "),
-    ],
-)  # fmt: skip
-def test_a_bad_value_is_named_with_what_is_allowed(problems, text, problem):
-    assert any(line.startswith(problem) for line in problems(text)), problems(text)
-
-
-SCALED = "scaling = {min_provisioned = 1, max_provisioned = 9}"
-GUARD = "alarms = {}\ncost_guard = {monthly_usd = 1"
-RANGE = "training.tuning.numbers = [{name = 'x', min = 0, max = 1, %s}]"
-SIZED = "min_instances = 2, max_instances = 3, max_rps_per_instance = 1"
-MORNING = (
-    "{name = 'morning', cron = '0 7 ? * MON-FRI *', timezone = 'Europe/Berlin', min_instances = 2, max_instances = 9}"
-)
-
-
-def scaled(more: str) -> str:
-    return f"serving = {{initial_instances = 2, scaling = {{{SIZED}, {more}}}}}"
-
-
-NIGHT = scaled(f"schedules = [{MORNING.replace('= 2', '= 1')}]").removeprefix("serving = {").removesuffix("}")
-
-
-def rolled(instances: str, strategy: str, percent: int) -> str:
-    share = f"percent = {percent}, " if percent else ""
-    rollout = f"{{strategy = '{strategy}', {share}wait_seconds = 3600}}"
-    return f"alarms = {{}}\nserving = {{{instances}, rollout = {rollout}}}"
-
-
-@pytest.mark.parametrize(
-    ("text", "problem"),
-    [
-        ("account = '111122223333'", "account: account and region belong together, set both or neither"),
-        ("region = 'eu-west-1'", "account: account and region belong together, set both or neither"),
-        (f"{PLACE.format('us-east-1')}serving.image = '{ECR}/runtime:7'", "serving.image: is in eu-west-1, but region"),
-        (f"serving.image = '{ECR}.cn/runtime:7'", "serving.image: hosts in eu-west-1 end in amazonaws.com, not in "),
-        ("training.ec2.instance_type = 't4g.xlarge'", "training.ec2.instance_type: t4g.xlarge is an arm64 machine, "),
-        ("notebook.subnet_id = 'subnet-0123456789abcdef0'", "notebook.subnet_id: subnet_id and security_group_ids bel"),
-        ("function = {provisioned_concurrency = 5, reserved_concurrency = 4}", "function.reserved_concurrency: 4 is"),
-        (f"function = {{reserved_concurrency = 4, {SCALED}}}", "function.reserved_concurrency: 4 is less than the pr"),
-        (f"function = {{provisioned_concurrency = 0, {SCALED}}}", "function.scaling: needs provisioned_concurrency a"),
-        ("cost_guard.monthly_usd = 1", "cost_guard.email: nobody would hear of the costs; set it, or add the table"),
-        (f"{GUARD}, idle_endpoint = 'minimum'}}", "cost_guard.idle_endpoint: "),
-        (f"{GUARD}, notebook_hours = 9}}", "cost_guard.notebook_hours: there is no"),
-        (f"{GUARD}, training_hours = 1}}\ntraining.ec2 = {{}}", "cost_guard.training_hours: 1 is less than the 1.5"),
-        (f"function = {{provisioned_concurrency = 10, {SCALED}}}", "function.provisioned_concurrency: 10 is outside s"),
-        ("function.timeout_seconds = 25", "function.timeout_seconds: 25 must be more than fetch_timeout_seconds + end"),
-        ("function.contact = 'a@b.org) evil'", "function.contact: "),
-        ("function.url_auth = 'NONE'", "function.public_reason: missing; an unsigned URL needs the reason"),
-        (
-            "function = {url_auth = 'NONE', public_reason = 'A demonstration of it.', caller_requests_per_minute = 9}",
-            "function.caller_requests_per_minute: needs url_auth",
-        ),
-        ("function.public_reason = 'A reason that is long enough.'", "function.public_reason: only goes with url_auth"),
-        ("function.organization = 'o-abcdefghij'", "function.organization: says of which organisation the accounts"),
-        (f"function.source_ips = ['1.2.3.4']\n{CALLER}", "function.source_ips: AWS takes no addresses in a function's"),
-        (f"function.source_ips = ['1.2.3.4']\n{PUBLIC}", 'function.url_auth: "NONE" lets everybody call, whatever'),
-        (f"serving.scaling = {{{SIZED}}}", "serving.initial_instances: 1 is outside scaling.min_instances to scaling."),
-        (f"serving.scaling = {{{SIZED.replace('3', '1')}}}", "serving.scaling.min_instances: 2 is more than max_inst"),
-        ("serving = {kind = 'serverless', capture = {}}", "serving.capture: not with a serverless endpoint: SageMaker"),
-        (f"serving = {{kind = 'serverless', scaling = {{{SIZED}}}}}", "serving.scaling: not with a serverless endpoin"),
-        ("serving = {kind = 'serverless', instance_type = 'ml.g5.xlarge'}", "serving.instance_type: not with a serve"),
-        ("serving = {kind = 'serverless', serverless = {provisioned_concurrency = 6}}", "serving.serverless.provisi"),
-        ("serving.serverless.memory_mb = 4096", 'serving.serverless: only goes with kind = "serverless"'),
-        (scaled("metric = 'concurrency'"), "serving.scaling.concurrent_requests_per_instance: goes with metric = "),
-        (scaled(f"schedules = [{MORNING}, {MORNING}]"), "serving.scaling.schedules: more than one is named morning"),
-        (scaled(f"schedules = [{MORNING.replace('9', '1')}]"), "serving.scaling.schedules[0].min_instances: 2 is more"),
-        ("alarms = {}\ndrift = {}", "drift: looks at captured requests, and pages; add the tables"),
-        ("serving.rollout = {}", "serving.rollout: goes back by alarms; add the table [alarms]"),
-        ("alarms = {}\nserving.rollout = {percent = 20}", "serving.rollout.percent: goes with strategy = "),
-        (rolled("initial_instances = 1", "canary", 50), 'serving.rollout.strategy: "canary" moves at most half'),
-        (rolled(NIGHT, "canary", 50), "serving.rollout.strat"),
-        (rolled("initial_instances = 4", "linear", 10), "serving.rollout: its waits and two starts may take 38100 sec"),
-        (rolled("instance_type = 'ml.inf1.xlarge'", "all_at_once", 0), "serving.rollout: SageMaker cannot on ml.inf1"),
-        ("training.image = {repository = 'own', tag = '1', architecture = 'arm64'}", "training.instance_type: ml.m5."),
-        ("training.max_wait_seconds = 7200", "training.max_wait_seconds: only goes with spot = true"),
-        ("training = {spot = true, max_wait_seconds = 600}", "training.max_wait_seconds: 600 is less than max_runtime"),
-        ("training.tuning.learning_rate_min = 0.1", "training.tuning.learning_rate_min, learning_rate_max: give both "),
-        ("training.tuning = {learning_rate_min = 0.1, learning_rate_max = 0.1}", "training.tuning.learning_rate_min: "),
-        ("training.tuning.batch_sizes = [8, 8]", "training.tuning.batch_sizes: 1 to 30 different sizes"),
-        ("training.tuning.choices = [{name = 'batch_size', values = ['8']}]", "training.tuning.numbers, choices: mor"),
-        ("training.tuning.choices = [{name = 'x', values = ['a', 'a']}]", "training.tuning.choices[0].values: 1 to 30"),
-        (RANGE % "scale = 'logarithmic'", "training.tuning.numbers[0].min: 0 must be more than 0 on a logarithmic sca"),
-        (RANGE.replace("1", "inf") % "integer = false", "training.tuning.numbers[0].min: 0 must be less than max (inf"),
-        (RANGE.replace("1", "1.5") % "integer = true", "training.tuning.numbers[0].integer: 0 and 1.5 are not whole "),
-    ],
-)
-def test_values_that_do_not_fit_together_are_refused(problems, text, problem):
+@pytest.mark.parametrize(("text", "problem"), examples(__file__, "refused"))
+def test_what_cannot_be_is_named_with_what_is_allowed(problems, text, problem):
     found = problems(f"{text}\n{MINIMAL}")
     assert [line[: len(problem)] for line in found] == [problem]
 
@@ -260,18 +152,11 @@ def test_spot_training_waits_twice_as_long_as_it_runs_unless_told_otherwise(writ
         assert write(f"{MINIMAL}[training]\nspot = true\n{extra}").training.stopping_condition == waiting
 
 
-@pytest.mark.parametrize(
-    ("cron", "problem"),
-    [
-        ("0 7 * * MON-FRI *", "exactly one of day of month and day of week must be ?"),
-        ("0 24 ? * MON *", "'24' is not a value of hours"),
-        ("0 7 ? * MON", "is not six fields: minutes, hours, day of month, month, day of week, year, such as"),
-        ("0 7 ? JANUARY MON *", "'JANUARY' is not a value of month"),
-        *((cron, "") for cron in ("0/15 7,8 ? * MON-FRI *", "0 9 L * ? *", "30 18 ? JAN-MAR FRI#1 2026-2030")),
-    ],
-)
+@pytest.mark.parametrize(("cron", "problem"), examples(__file__, "schedules"))
 def test_a_schedule_takes_the_cron_of_aws(write, problems, cron, problem):
-    text = scaled(f"schedules = [{MORNING.replace('0 7 ? * MON-FRI *', cron)}]") + f"\n{MINIMAL}"
+    morning = f"{{name = 'morning', cron = '{cron}', timezone = 'UTC', min_instances = 1, max_instances = 2}}"
+    scaling = f"min_instances = 1, max_instances = 2, max_rps_per_instance = 1, schedules = [{morning}]"
+    text = f"serving.scaling = {{{scaling}}}\n{MINIMAL}"
     assert problem in problems(text)[0] if problem else write(text).serving.scaling.schedules[0].cron == cron
 
 

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 from emulator_fixtures import channel, training_job
+from examples import examples
 
 from emulator.containers import mounts
 from emulator.sagemaker.runs import JobFailed
@@ -164,18 +165,7 @@ def test_torchrun_starts_as_many_processes_as_the_job_asks_for(tmp_path: Path) -
     assert "--nproc_per_node 2 " in made.command()[-1]
 
 
-@pytest.mark.parametrize(
-    ("parameters", "message"),
-    [
-        ({}, "names no program"),
-        ({"sagemaker_program": "absent.py"}, r"absent\.py is not in .*: present\.sh, train\.py\."),
-        ({"sagemaker_program": "present.sh"}, r"runs Python scripts, and the program present\.sh is none"),
-        *(
-            ({"sagemaker_program": "train.py", name: "true"}, f"the local AWS has no {name}:")
-            for name in ("sagemaker_mpi_enabled", "sagemaker_parameter_server_enabled")
-        ),
-    ],
-)
+@pytest.mark.parametrize(("parameters", "message"), examples(__file__, "refused"))
 def test_a_program_that_cannot_be_started_is_refused(tmp_path: Path, parameters: dict[str, str], message: str) -> None:
     made = container(tmp_path, HyperParameters=parameters)
     for name in ("present.sh", "train.py"):

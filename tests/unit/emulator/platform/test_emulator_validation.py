@@ -7,6 +7,7 @@ import json
 
 import pytest
 from emulator_fixtures import ACCOUNT, CALLER, refusal, training_job
+from examples import examples
 
 from emulator.platform.awsapi import Caller, Payload, Service, operation, page
 from emulator.platform.validation import compile_pattern
@@ -43,24 +44,7 @@ def service() -> Recorder:
 VALIDATION, SERIALIZATION = "ValidationException", "SerializationException"
 
 
-@pytest.mark.parametrize(
-    ("change", "code", "message"),
-    [
-        ({"TrainingJobName": "with_underscore"}, VALIDATION, "satisfy regular expression pattern: [a-zA-Z0-9]("),
-        ({"TrainingJobName": "x" * 64}, VALIDATION, "have length less than or equal to 63"),
-        ({"TrainingJobName": None}, VALIDATION, "Value null at 'trainingJobName' failed to satisfy constraint"),
-        (
-            {"StoppingCondition": {"MaxRuntimeInSeconds": 0}},
-            VALIDATION,
-            "at 'stoppingCondition.maxRuntimeInSeconds' failed to satisfy constraint: Member must have value greater",
-        ),
-        ({"Tags": [{"Key": "a"}]}, VALIDATION, "at 'tags.1.member.value'"),
-        ({"ResourceConfig": {"InstanceType": "ml.toy"}}, VALIDATION, "must satisfy enum value set: [ml."),
-        ({"Extra": 1}, VALIDATION, "Unknown parameter 'extra': must be one of: AlgorithmSpecification, "),
-        ({"TrainingJobName": 5}, SERIALIZATION, "Expected a String at 'trainingJobName', got '5'."),
-        ({"StoppingCondition": {"MaxRuntimeInSeconds": True}}, SERIALIZATION, "Expected an Integer at"),
-    ],
-)
+@pytest.mark.parametrize(("change", "code", "message"), examples(__file__, "refused"))
 def test_a_bad_value_is_named_with_its_constraint(service: Recorder, change: Payload, code: str, message: str) -> None:
     error = refusal(lambda: service.call("CreateTrainingJob", training_job(**change), CALLER))
     assert (error.code, error.status) == (code, 400)

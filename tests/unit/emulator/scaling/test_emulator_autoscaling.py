@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 from emulator_fixtures import CALLER, refusal
+from examples import refusals
 from local_scaling import METRIC, TARGET, LocalScaling
 
 from emulator.autoscaling.records import deregister
@@ -22,22 +23,12 @@ LAMBDA = {
 CAPACITY = {"MinCapacity": 1, "MaxCapacity": 4}
 POLICY = {**TARGET, "PolicyName": "rps", "PolicyType": "TargetTrackingScaling"}
 TRACKING = {"TargetTrackingScalingPolicyConfiguration": {"TargetValue": 70.0, **METRIC}}
-PREDEFINED = {"PredefinedMetricSpecification": {"PredefinedMetricType": "LambdaProvisionedConcurrencyUtilization"}}
-STEP = {"MetricIntervalLowerBound": 0, "ScalingAdjustment": 1}
-OVERLAPPING = {
-    "AdjustmentType": "ChangeInCapacity",
-    "StepAdjustments": [STEP, {**STEP, "MetricIntervalUpperBound": 9}],
-}
 ACTION = {
     **TARGET,
     "ScheduledActionName": "night",
     "Schedule": "cron(0 22 * * ? *)",
     "ScalableTargetAction": {"MinCapacity": 1, "MaxCapacity": 1},
 }
-
-
-def tracking(**metric: Any) -> Payload:
-    return {**POLICY, "TargetTrackingScalingPolicyConfiguration": {"TargetValue": 1.0, **metric}}
 
 
 @pytest.fixture
@@ -54,33 +45,16 @@ def described(call: Call, what: str, namespace: str = "sagemaker") -> list[Paylo
     return call(f"Describe{what}", ServiceNamespace=namespace)[what]
 
 
-@pytest.mark.parametrize(
-    ("operation", "members", "message"),
-    [
-        ("RegisterScalableTarget", {"ResourceId": "endpoint/Dogs/variant/Other"}, "doesn't exist: endpoint/Dogs"),
-        ("RegisterScalableTarget", {"ResourceId": "Dogs"}, "Unsupported resource ID"),
-        ("RegisterScalableTarget", {"ServiceNamespace": "lambda"}, "Unsupported service namespace"),
-        ("RegisterScalableTarget", {"MinCapacity": 5, "MaxCapacity": 4}, "cannot be less than minimum"),
-        ("RegisterScalableTarget", {**LAMBDA, "MinCapacity": 1}, "MaxCapacity is required"),
-        ("PutScalingPolicy", POLICY, "needs a TargetTrackingScalingPolicyConfiguration"),
-        ("PutScalingPolicy", tracking(), "not both"),
-        *(
-            (f"Describe{what}", {"ResourceId": None, "ResourceIds": None}, "must be given together")
-            for what in ("ScalableTargets", "ScalingPolicies", "ScheduledActions", "ScalingActivities")
-        ),
-        ("PutScalingPolicy", {"PolicyName": "s", "StepScalingPolicyConfiguration": OVERLAPPING}, "neither overlap"),
-        ("PutScalingPolicy", tracking(**PREDEFINED), "ProvisionedConcurrencyUtilization for sagemaker:variant:Desired"),
-        ("PutScalingPolicy", tracking(CustomizedMetricSpecification={"Namespace": "N"}), "needs a MetricName"),
-        ("PutScheduledAction", {**ACTION, "Timezone": "Berlin"}, "'Berlin' is not a name"),
-        ("PutScheduledAction", {**ACTION, "Schedule": "daily"}, "'daily' is not valid: give at("),
-        ("PutScheduledAction", {**ACTION, "Schedule": "rate(0 minutes)"}, "is not valid: give at("),
-    ],
-)  # fmt: skip
-def test_a_request_that_cannot_work_is_refused(call: Call, operation: str, members: Payload, message: str) -> None:
+REQUESTS = {"RegisterScalableTarget": TARGET, "PutScalingPolicy": POLICY, "PutScheduledAction": ACTION}
+
+
+@pytest.mark.parametrize(("operation", "request_", "message", "code"), refusals(__file__, REQUESTS))
+def test_a_request_that_cannot_work_is_refused(
+    call: Call, operation: str, request_: Payload, message: str, code: str
+) -> None:
     before = [described(call, what) for what in ("ScalableTargets", "ScalingPolicies", "ScheduledActions")]
-    request = {name: value for name, value in {**TARGET, **members}.items() if value is not None}
-    error = refusal(lambda: call(operation, **request))
-    assert (error.code, message in error.message) == ("ValidationException", True)
+    error = refusal(lambda: call(operation, **request_))
+    assert (error.code, message in error.message) == (code or "ValidationException", True)
     assert [described(call, what) for what in ("ScalableTargets", "ScalingPolicies", "ScheduledActions")] == before
 
 

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 from emulator_fixtures import make_host
+from examples import examples
 from waiting import wait_until
 
 from emulator.ec2.instance import InstanceRun, LaunchedInstance, PowerSwitch, console_output
@@ -22,24 +23,7 @@ ROLES = "/latest/meta-data/iam/security-credentials/"
 KEYS = {"AWS_ACCESS_KEY_ID": "ASIA1", "AWS_SECRET_ACCESS_KEY": "secret", "AWS_SESSION_TOKEN": "token"}
 
 
-@pytest.mark.parametrize(
-    ("calls", "pressed"),
-    [
-        (["shutdown -h +0"], True),
-        (["halt -p"], True),
-        (["systemctl poweroff"], True),
-        (["systemctl poweroff -i"], True),
-        (["systemctl halt --no-wall"], True),
-        (["init 0"], True),
-        (["shutdown -P +90", "shutdown -P now"], True),
-        (["shutdown -P +90"], False),
-        (["shutdown -P +0", "shutdown -c"], False),
-        (["shutdown -r now", "reboot"], False),
-        (["systemctl restart amazon-ssm-agent"], False),
-        (["shutdown 12:30"], True),
-        (["shutdown -P 12:31"], False),
-    ],
-)
+@pytest.mark.parametrize(("calls", "pressed"), examples(__file__, "power_switch"))
 def test_the_power_switch_understands_what_programs_call(
     tmp_path: Path, calls: list[str], pressed: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:

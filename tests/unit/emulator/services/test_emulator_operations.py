@@ -1,6 +1,7 @@
 """The operation that IAM is asked about, as botocore's models of the services have it."""
 
 import pytest
+from examples import examples
 from ministack.core import router
 
 from emulator.ministack.door import available, enforcement, members, operations
@@ -47,25 +48,9 @@ def test_every_operation_of_lambda_is_found_by_its_own_path() -> None:
         assert action in (name, operations._LAMBDA_ACTIONS.get(name)), path
 
 
-@pytest.mark.parametrize(
-    ("service", "path", "headers", "body", "dropped"),
-    [
-        ("ec2", "/", {}, b"Action=TerminateInstances&InstanceId.1=i-1&DryRun=true", "DryRun"),
-        ("ec2", "/", {}, b"Action=TerminateInstances&InstanceId.1=i-1&DryRun=false", None),
-        ("ec2", "/", {}, b"Action=RunInstances&MinCount=1&MaxCount=1&DryRun=true", None),
-        ("cloudformation", "/", {}, b"Action=CreateStack&RollbackConfiguration.MonitoringTimeInMinutes=1", "Rollback"),
-        (
-            "logs",
-            "/",
-            {"x-amz-target": "Logs_20140328.CreateLogGroup"},
-            b'{"deletionProtectionEnabled": true}',
-            "delet",
-        ),
-        ("lambda", "/2015-03-31/functions/f/invocations", {"x-amz-client-context": "e30="}, b"{}", "ClientContext"),
-    ],
-)
+@pytest.mark.parametrize(("service", "path", "headers", "body", "dropped"), examples(__file__, "dropped"))
 def test_what_ministack_would_drop_is_refused(
-    service: str, path: str, headers: dict[str, str], body: bytes, dropped: str | None
+    service: str, path: str, headers: dict[str, str], body: str, dropped: str | None
 ) -> None:
-    problem = operations.ambiguity(service, "POST", path, headers, body, {})
+    problem = operations.ambiguity(service, "POST", path, headers, body.encode(), {})
     assert f"The local AWS has no {dropped}" in str(problem) if dropped else not problem

@@ -6,7 +6,8 @@ import dataclasses
 from pathlib import Path
 
 import pytest
-from emulator_fixtures import ACCOUNT, CALLER, ROLE, make_host, refusal, training_job, tuning_job
+from emulator_fixtures import ACCOUNT, CALLER, make_host, refusal, training_job, tuning_job
+from examples import changed, examples
 from typer.testing import CliRunner
 
 from cli.local.commands import app
@@ -40,43 +41,13 @@ def test_a_list_of_quotas_can_be_one_quota() -> None:
     assert (found, found["QuotaName"]) == (service.call("GetServiceQuota", one, CALLER)["Quota"], CONCURRENT_EXECUTIONS)
 
 
-LARGE = {"InstanceType": "ml.m5.large", "InstanceCount": 2}
 VARIANT = {"VariantName": "v", "ModelName": "m", "InstanceType": "ml.m5.large", "InitialInstanceCount": 1}
-DEFINITION = tuning_job()["TrainingJobDefinition"] | {"ResourceConfig": LARGE}
-TRANSFORM = {
-    "TransformJobName": "x",
-    "ModelName": "m",
-    "TransformInput": {"DataSource": {"S3DataSource": {"S3DataType": "S3Prefix", "S3Uri": "s3://b/in"}}},
-    "TransformOutput": {"S3OutputPath": "s3://b/out"},
-    "TransformResources": LARGE,
-}
-NOTEBOOK = {"NotebookInstanceName": "x", "InstanceType": "ml.t3.medium", "RoleArn": ROLE}
-DESIRED = {"EndpointName": "e", "DesiredWeightsAndCapacities": [{"VariantName": "v", "DesiredInstanceCount": 3}]}
-NEW, EXISTING = ({"EndpointName": name, "EndpointConfigName": "c"} for name in "xe")
+REQUESTS = {"CreateTrainingJob": training_job(), "CreateHyperParameterTuningJob": tuning_job()}
 
 
-@pytest.mark.parametrize(
-    ("operation", "request_", "quota", "used", "delta"),
-    [
-        ("CreateTrainingJob", training_job(ResourceConfig=LARGE), "ml.m5.large for training job usage", 0, 2),
-        (
-            "CreateHyperParameterTuningJob",
-            tuning_job(TrainingJobDefinition=DEFINITION),
-            *("ml.m5.large for training job usage", 0, 4),
-        ),
-        ("CreateTransformJob", TRANSFORM, "ml.m5.large for transform job usage", 0, 2),
-        ("CreateNotebookInstance", NOTEBOOK, "ml.t3.medium for notebook instance usage", 0, 1),
-        ("CreateEndpoint", NEW, "ml.m5.large for endpoint usage", 1, 1),
-        ("CreateEndpoint", NEW, "Number of instances across active endpoints", 1, 1),
-        # Blue/green: the old and the new fleet count.
-        ("UpdateEndpoint", EXISTING, "ml.m5.large for endpoint usage", 1, 1),
-        # Of a serverless endpoint, what is added counts.
-        ("UpdateEndpoint", EXISTING, SERVERLESS_CONCURRENCY, 5, 8),
-        ("UpdateEndpointWeightsAndCapacities", DESIRED, "ml.m5.large for endpoint usage", 1, 2),
-    ],
-)
+@pytest.mark.parametrize(("operation", "change", "quota", "used", "delta"), examples(__file__, "beyond"))
 def test_instances_beyond_a_quota_are_refused_in_the_words_of_aws(
-    tmp_path: Path, operation: str, request_: Payload, quota: str, used: int, delta: int
+    tmp_path: Path, operation: str, change: Payload, quota: str, used: int, delta: int
 ) -> None:
     store = Store(tmp_path)
     now = then = VARIANT
@@ -91,7 +62,8 @@ def test_instances_beyond_a_quota_are_refused_in_the_words_of_aws(
     ):
         store.table("sagemaker", kind).put(f"arn:aws:sagemaker:eu-west-1:{ACCOUNT}:{kind}/{name}", record)
     sagemaker = SageMaker(dataclasses.replace(make_host(tmp_path), quotas=Quotas({quota: used})))
-    error = refusal(lambda: sagemaker.call(operation, request_, CALLER))
+    request = changed(REQUESTS.get(operation, {}), change)
+    error = refusal(lambda: sagemaker.call(operation, request, CALLER))
     assert error.code == "ResourceLimitExceeded"
     unit = "" if quota == SERVERLESS_CONCURRENCY else " Instances"
     assert error.message.startswith(

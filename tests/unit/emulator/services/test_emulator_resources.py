@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 from emulator_fixtures import ACCOUNT, CALLER, IMAGE, ROLE, make_host, refusal, training_job, tuning_job
+from examples import changed, refusals
 
 from emulator.platform.awsapi import Payload
 from emulator.platform.store import Store
@@ -171,58 +172,6 @@ def test_iam_is_told_which_resources_a_call_is_about(
     assert sagemaker.resource_arns(operation, request_, CALLER) == [f"{ARN}:{resource}" for resource in resources]
 
 
-HYPERBAND = {"HyperbandStrategyConfig": {"MinResource": 5, "MaxResource": 5}}
-TOO_LONG = {"HyperbandStrategyConfig": {"MaxResource": 20_001}}
-SIZES = {"CategoricalParameterRanges": [{"Name": "batch-size", "Values": ["32", "64"]}]}
-SOURCE = {"S3DataSource": {"S3DataType": "S3Prefix", "S3Uri": "s3://b/k"}}
-
-
-def variant(**members: Any) -> Payload:
-    sized = {"InstanceType": "ml.m5.large", "InitialInstanceCount": 1}
-    found = {"VariantName": "v", "ModelName": "Dog-Model", **sized, **members}
-    return {"ProductionVariants": [{k: v for k, v in found.items() if v is not None}]}
-
-
-def algorithm(**metric: str) -> Payload:
-    metrics = {"MetricDefinitions": [{"Name": "loss", **metric}]}
-    return {"AlgorithmSpecification": {"TrainingImage": IMAGE, "TrainingInputMode": "File", **metrics}}
-
-
-def static(**values: str) -> Payload:
-    return {"TrainingJobDefinition": tuning_job()["TrainingJobDefinition"] | {"StaticHyperParameters": values}}
-
-
-def limits(**members: int) -> Payload:
-    return {"ResourceLimits": {"MaxParallelTrainingJobs": 1, **members}}
-
-
-def source(data_type: str = "S3Prefix", uri: str = "s3://bucket/in", **members: str) -> Payload:
-    return {"TransformInput": {"DataSource": {"S3DataSource": {"S3DataType": data_type, "S3Uri": uri}}, **members}}
-
-
-def processed(path: str, kind: str, accept: str = "text/csv", split: str = "None", assemble: str = "None") -> Payload:
-    output = {"S3OutputPath": "s3://bucket/out", "Accept": accept, "AssembleWith": assemble}
-    filters = {"DataProcessing": {"InputFilter": path}, "TransformOutput": output}
-    return {**source(ContentType=kind, SplitType=split), **filters}
-
-
-def warm(*parents: str, config: Payload | None = None, **training: Any) -> Payload:
-    named = [{"HyperParameterTuningJobName": name} for name in parents]
-    start = {"WarmStartType": "IdenticalDataAndAlgorithm", "ParentHyperParameterTuningJobs": named}
-    request = tuning_job(config, WarmStartConfig=start)
-    return {**request, "TrainingJobDefinition": request["TrainingJobDefinition"] | training}
-
-
-def lr(kind: str = "Continuous", **members: Any) -> Payload:
-    ends = {"MinValue": "1", "MaxValue": "2"} if kind != "Categorical" else {}
-    return {"ParameterRanges": {f"{kind}ParameterRanges": [{"Name": "lr", **ends, **members}]}}
-
-
-def desired(**change: Any) -> Payload:
-    return {"EndpointName": "e", "DesiredWeightsAndCapacities": [{"VariantName": "v", **change}]}
-
-
-TWICE = {"EndpointName": "e", "DesiredWeightsAndCapacities": 2 * [{"VariantName": "v"}]}
 REQUESTS: dict[str, Payload] = {
     "CreateModel": {**MODEL, "ModelName": "other"},
     "CreateEndpointConfig": {"EndpointConfigName": "c"},
@@ -233,118 +182,38 @@ REQUESTS: dict[str, Payload] = {
         "ModelName": "Dog-Model",
         "TransformOutput": {"S3OutputPath": "s3://bucket/out"},
         "TransformResources": {"InstanceType": "ml.m5.large", "InstanceCount": 1},
-        **source(),
+        "TransformInput": {"DataSource": {"S3DataSource": {"S3DataType": "S3Prefix", "S3Uri": "s3://bucket/in"}}},
     },
 }
-LR = lr()["ParameterRanges"]["ContinuousParameterRanges"]
-MAXIMIZE = {"HyperParameterTuningJobObjective": {"Type": "Maximize", "MetricName": "loss"}}
-OTHER_IMAGE = tuning_job()["TrainingJobDefinition"]["AlgorithmSpecification"] | {"TrainingImage": f"{IMAGE}1"}
-TUNING = {
-    "x is not among": {"HyperParameterTuningJobObjective": {"Type": "Minimize", "MetricName": "x"}},
-    "At least one hyperparameter": {"ParameterRanges": {}},
-    "MaxNumberOfTrainingJobs or MaxRuntimeInSeconds": limits(),
-    "(3) must not exceed": limits(MaxNumberOfTrainingJobs=2, MaxParallelTrainingJobs=3),
-    "at most 750 training jobs": limits(MaxNumberOfTrainingJobs=751),
-    "categorical ranges only": {"Strategy": "Grid"},
-    "combinations (2)": {"Strategy": "Grid", "ParameterRanges": SIZES, **limits(MaxNumberOfTrainingJobs=3)},
-    "Hyperband needs a MaxResource": {"Strategy": "Hyperband"},
-    "MinResource (5) must be less": {"Strategy": "Hyperband", "StrategyConfig": HYPERBAND},
-    "MaxResource (20001) must not exceed 20000": {"Strategy": "Hyperband", "StrategyConfig": TOO_LONG},
-    "must be Off with the strategy Hyperband": {"Strategy": "Hyperband", "TrainingJobEarlyStoppingType": "Auto"},
-    "only valid with the strategy Hyperband": {"StrategyConfig": HYPERBAND},
-    "lr is invalid: MinValue (2) must be less than MaxValue (2)": lr(MinValue="2"),
-    "lr is invalid: MinValue 'nan' is not a number": lr(MinValue="nan"),
-    "MaxValue 'lots' is not a number": lr(MaxValue="lots"),
-    "MaxValue '2.5' is not an integer": lr("Integer", MaxValue="2.5"),
-    "scaling needs values greater than 0": lr(MinValue="0", ScalingType="Logarithmic"),
-    "no reverse logarithmic scaling": lr("Integer", ScalingType="ReverseLogarithmic"),
-    "its values are not all different": lr("Categorical", Values=["a", "a"]),
-    "more than one range: lr": {"ParameterRanges": {"ContinuousParameterRanges": 2 * LR}},
-    "At most 30 hyperparameters": {
-        "ParameterRanges": {f"{kind}ParameterRanges": 16 * LR for kind in ("Continuous", "Integer")}
-    },
-}
-CODES = {
-    "at most 750 training jobs": "ResourceLimitExceeded",
-    "At most 30 hyperparameters": "ResourceLimitExceeded",
-    "can't find a tuning job": "ResourceNotFound",
-}
+SAME = {"Name": "lr", "MinValue": "1", "MaxValue": "2"}
+RANGES = {f"{kind}ParameterRanges": [SAME] * 16 for kind in ("Continuous", "Integer")}
+STATIC = {"StaticHyperParameters": {str(number): "1" for number in range(100)}}
+
+
+TUNE = "CreateHyperParameterTuningJob"
 
 
 @pytest.mark.parametrize(
-    ("operation", "members", "message"),
+    ("operation", "request_", "message", "code"),
     [
-        ("CreateModel", {"Containers": [CONTAINER]}, "one container here"),
-        ("CreateModel", {"ExecutionRoleArn": None}, "'executionRoleArn'"),
-        ("CreateModel", {"PrimaryContainer": {"ModelDataUrl": "s3://b/k"}}, "needs an Image"),
-        ("CreateModel", {"PrimaryContainer": {**CONTAINER, "ModelDataUrl": "https://a.com/x"}}, "not a location in S3"),
-        ("CreateEndpointConfig", variant(ModelName="absent"), "Could not find model"),
-        ("CreateEndpointConfig", {"ProductionVariants": 2 * variant()["ProductionVariants"]}, "names must be unique"),
-        ("CreateEndpointConfig", variant(InitialInstanceCount=None), "InitialInstanceCount of at least 1"),
-        ("CreateEndpointConfig", variant(InstanceType=None), "needs an InstanceType"),
-        (
-            "CreateEndpointConfig",
-            variant(ServerlessConfig={"MemorySizeInMB": 2048, "MaxConcurrency": 1}),
-            "Not supported for serverless endpoint: InitialInstanceCount, InstanceType",
-        ),
-        ("CreateEndpointConfig", variant(ModelName=None), "names no model"),
-        ("CreateTrainingJob", {"ResourceConfig": {"InstanceCount": 1}}, "needs an InstanceType"),
-        ("CreateTrainingJob", {"AlgorithmSpecification": {"TrainingInputMode": "File"}}, "needs a TrainingImage"),
-        ("CreateTrainingJob", {"OutputDataConfig": {"S3OutputPath": "https://a.com/x"}}, "is not a location in S3"),
-        ("CreateTrainingJob", {"InputDataConfig": [{"ChannelName": "c", "DataSource": {}}]}, "needs an S3DataSource"),
-        ("CreateModel", {"Tags": 2 * [{"Key": "a", "Value": "1"}]}, "Tag keys must be unique: a, a"),
-        ("CreateModel", {"Tags": [{"Key": "AWS:x", "Value": "1"}]}, "reserved for AWS usage in tag key: AWS:x"),
-        ("DeleteTags", {"ResourceArn": f"{ARN}:model/dog-model", "TagKeys": ["aws:x"]}, "in tag key: aws:x"),
-        ("CreateTrainingJob", {"CheckpointConfig": {"S3Uri": "s3://b/k", "LocalPath": "/opt/ml/../x"}}, "below /opt"),
-        ("CreateTrainingJob", algorithm(Regex="loss=([0-9"), "metric loss is invalid"),
-        ("CreateTrainingJob", algorithm(Regex="loss=[0-9]+"), "captures no group"),
-        ("CreateTrainingJob", {"InputDataConfig": [{"ChannelName": "..", "DataSource": SOURCE}]}, "not a name for a"),
-        *(("CreateHyperParameterTuningJob", tuning_job(config), message) for message, config in TUNING.items()),
-        ("CreateHyperParameterTuningJob", static(lr="1"), "both a range and a static value: lr"),
-        ("CreateHyperParameterTuningJob", static(_tuning_objective_metric="a"), "is reserved"),
-        ("CreateHyperParameterTuningJob", static(**{str(n): "1" for n in range(100)}), "At most 100 hyperparameters"),
-        ("CreateHyperParameterTuningJob", {"TrainingJobDefinition": None}, "TrainingJobDefinition is required"),
-        ("CreateHyperParameterTuningJob", warm("nobody"), "can't find a tuning job"),
-        ("CreateHyperParameterTuningJob", warm("ended", "ended"), "must be different ones"),
-        ("CreateHyperParameterTuningJob", warm("running"), "running has not ended yet"),
-        ("CreateHyperParameterTuningJob", warm("ended", config=MAXIMIZE), "has another objective"),
-        ("CreateHyperParameterTuningJob", warm("ended", StaticHyperParameters={"x": "1"}), "must be the same as in"),
-        ("CreateHyperParameterTuningJob", warm("ended", AlgorithmSpecification=OTHER_IMAGE), "The training image must"),
-        ("CreateTransformJob", {"MaxPayloadInMB": 101}, "must not exceed 100"),
-        ("CreateTransformJob", {"MaxConcurrentTransforms": 17}, "must not exceed 100"),  # times the default of 6
-        ("CreateTransformJob", source(uri="https://example.com/in"), "is not a location in S3"),
-        ("CreateTransformJob", {"DataProcessing": {"JoinSource": "Input"}}, "an Accept of one format, text/csv"),
-        ("CreateTransformJob", {"DataProcessing": {"OutputFilter": "$..a"}}, "Invalid JSONPath '$..a'"),
-        ("CreateTransformJob", processed("$[0]", "text/csv"), "of text/csv needs SplitType and AssembleWith Line"),
-        ("CreateTransformJob", processed("$[0]", "text/csv", "text/csv", "Line", "None"), "not match AssembleWith"),
-        ("CreateTransformJob", processed("$.a", "text/csv", "text/csv", "Line", "Line"), "is filtered by indexes"),
-        ("CreateTransformJob", processed("$.a", "text/csv", "application/json"), "an Accept of one format"),
-        ("CreateTransformJob", {"ModelName": "nobody"}, "Could not find model"),
-        ("UpdateEndpointWeightsAndCapacities", desired(VariantName="w"), "Variant w not found. There are: v"),
-        ("UpdateEndpointWeightsAndCapacities", desired(DesiredInstanceCount=0), "at least 1"),
-        ("UpdateEndpointWeightsAndCapacities", TWICE, "Variant names must be unique: v, v"),
-        ("UpdateEndpoint", {"EndpointName": "no", "EndpointConfigName": "c"}, 'Could not find endpoint "arn'),
-        ("UpdateEndpoint", {"EndpointName": "e", "EndpointConfigName": "c"}, "Could not find endpoint configuration"),
-        ("DescribeModel", {"ModelName": "no"}, f'Could not find model "{ARN}:model/no".'),
-        ("DescribeTrainingJob", {"TrainingJobName": "no"}, "Requested resource not found."),
-        ("DescribeNotebookInstance", {"NotebookInstanceName": "no"}, "RecordNotFound"),
-        ("ListTags", {"ResourceArn": f"{ARN}:pipeline/p"}, "cannot be tagged here"),
+        *refusals(__file__, REQUESTS),
+        (TUNE, tuning_job({"ParameterRanges": RANGES}), "At most 30 hyperparameters", "ResourceLimitExceeded"),
+        (TUNE, changed(tuning_job(), {"TrainingJobDefinition": STATIC}), "At most 100 hyperparameters", ""),
     ],
 )
 def test_what_could_not_work_is_refused_and_leaves_nothing(
-    tmp_path: Path, operation: str, members: Payload, message: str
+    tmp_path: Path, operation: str, request_: Payload, message: str, code: str
 ) -> None:
     store, sagemaker = Store(tmp_path), SageMaker(make_host(tmp_path))
     sagemaker.call("CreateModel", MODEL, CALLER)
     live = {"VariantName": "v", "InstanceCount": 1, "Weight": 1.0, "Variant": {"InstanceType": "ml.m5.large"}}
     serving = {"EndpointStatus": "InService", "Fleet": {"Variants": [live]}}
     Resources(store, ENDPOINT).create(CALLER, {"EndpointName": "e"}, **serving)
-    request = {name: value for name, value in {**REQUESTS.get(operation, {}), **members}.items() if value is not None}
     for name, status in (("ended", "Completed"), ("running", "InProgress")):
         earlier = tuning_job(HyperParameterTuningJobName=name)
         Resources(store, TUNING_JOB).create(CALLER, earlier, HyperParameterTuningJobStatus=status)
-    error = refusal(lambda: sagemaker.call(operation, request, CALLER))
-    assert (error.code, message in error.message) == (CODES.get(message, "ValidationException"), True)
+    error = refusal(lambda: sagemaker.call(operation, request_, CALLER))
+    assert (error.code, message in error.message) == (code or "ValidationException", True)
     kinds = ("Model", "EndpointConfig", "TrainingJob", "HyperParameterTuningJob", "TransformJob")
     lists = [sagemaker.call(f"List{kind}s", {}, CALLER) for kind in kinds]
     assert [len(next(iter(found.values()))) for found in lists] == [1, 0, 0, 2, 0]
