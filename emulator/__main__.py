@@ -18,6 +18,7 @@ _COMMANDS = {
     "down": "stop it and everything that it started",
     "status": "say whether it runs, and where",
     "env": "print the variables that point AWS tools at it, for eval",
+    "notebook": "run a program, such as jupyter, as on a notebook instance with a role",
     "serve": "run it in the foreground",
     "operations": "print which operations act, as Markdown",
 }
@@ -29,6 +30,9 @@ def main(arguments: list[str] | None = None) -> int:
     for name, help_text in _COMMANDS.items():
         command = commands.add_parser(name, help=help_text)
         command.add_argument("--state-dir", type=Path, default=Path(".local-aws"), help="default: %(default)s")
+        if name == "notebook":
+            command.add_argument("role", help="its ARN")
+            command.add_argument("program", nargs=argparse.PARSER, help="and its arguments")
         if name in ("up", "serve"):
             command.add_argument("--port", type=int, default=4566, help="on 127.0.0.1, default: %(default)s")
             help_text = 'what it rehearses, such as {"access_log_seconds": 60}'
@@ -49,6 +53,8 @@ def _run(options: argparse.Namespace) -> int:
             from emulator.platform.running.server import serve  # imports MiniStack, which takes a second
 
             serve(state_dir, options.port, options.conditions)
+        case "notebook":
+            return lifecycle.notebook(state_dir, options.role, options.program)
         case "operations":
             from emulator.operations import page
 

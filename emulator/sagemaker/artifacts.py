@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import json
 import shutil
 import zlib
 from collections.abc import Callable, Iterable, Sequence
@@ -79,6 +80,18 @@ def list_keys(s3: Any, bucket: str, prefix: str) -> list[str]:
     except (ClientError, BotoCoreError) as error:
         raise ArtifactError(f"s3://{bucket}/{prefix}: {reason(error)}") from None
     return sorted(keys)
+
+
+def read_manifest(s3: Any, bucket: str, key: str) -> tuple[str, list[tuple[str, str]]]:
+    """Read ``[{"prefix": "s3://bucket/folder/"}, "name", …]``: the bucket, and of each object its key and its name."""
+    try:
+        match json.loads(read(s3, bucket, key)):
+            case [{"prefix": str(folder)}, *names] if all(isinstance(name, str) and name for name in names):
+                listed, prefix = parse_s3_url(folder)
+                return listed, [(prefix + name, name) for name in names]
+    except (ValueError, RecursionError):
+        pass  # not JSON
+    raise ArtifactError(f's3://{bucket}/{key} is no manifest: [{{"prefix": "s3://bucket/folder/"}}, "name", …].')
 
 
 def relative_key(key: str, prefix: str) -> str:

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import shutil
 import signal
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from emulator.containers import mounts
 from emulator.platform import settings
 from emulator.platform.conditions import Conditions
 from emulator.platform.processes import reap
@@ -138,6 +141,21 @@ def environment(state_dir: Path) -> dict[str, str]:
         "AWS_REGION": settings.REGION,
         "AWS_DEFAULT_REGION": settings.REGION,
     }
+
+
+def notebook(state_dir: Path, role: str, program: Sequence[str]) -> int:
+    """Run a program as on a notebook instance, where files spare SageMaker's SDK asking AWS's STS; its exit status."""
+    folder, variables = StateDir(state_dir).root / "notebook", environment(state_dir)
+    if not mounts.available():
+        raise LocalAwsError("A notebook's role is in a file below /opt/ml, which this machine cannot mount: use Linux.")
+    (folder / "metadata").mkdir(parents=True, exist_ok=True)
+    (folder / "metadata/resource-metadata.json").write_text(json.dumps({"ExecutionRoleArn": role}))
+    session = {"DefaultS3Bucket": f"sagemaker-{settings.REGION}-{settings.ACCOUNT}"}
+    modules, config = {"TelemetryOptOut": True, "Session": session}, folder / "sagemaker.yaml"  # JSON is YAML
+    config.write_text(json.dumps({"SchemaVersion": "1.0", "SageMaker": {"PythonSDK": {"Modules": modules}}}))
+    command = mounts.command_in(folder, ["/bin/sh", "-c", 'cd "$0" && exec "$@"', str(Path.cwd()), *program])
+    given = {"SAGEMAKER_USER_CONFIG_OVERRIDE": str(config), **os.environ, **variables}
+    return subprocess.run(command, cwd=folder, env=given, check=False).returncode
 
 
 def log_path(state_dir: Path) -> Path:

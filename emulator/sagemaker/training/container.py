@@ -95,6 +95,9 @@ class TrainingContainer:
             ("inputdataconfig.json", self._input_data_config()),
         ):
             self.path("input", "config", name).write_text(json.dumps(content))
+        if (hook := self._job.get("DebugHookConfig")) is not None:
+            text = json.dumps({"LocalPath": f"{OPT_ML}/output/tensors", **hook})
+            self.path("input", "config", "debughookconfig.json").write_text(self.reroot(text))
 
     def _resource_config(self) -> Payload:
         instance_type = self._job["ResourceConfig"]["InstanceType"]
@@ -111,9 +114,10 @@ class TrainingContainer:
     def _input_data_config(self) -> Payload:
         config: Payload = {}
         for name, channel in self.channels.items():
+            source = channel["DataSource"]["S3DataSource"]
             config[name] = {
                 "TrainingInputMode": "File",
-                "S3DistributionType": "FullyReplicated",
+                "S3DistributionType": source.get("S3DataDistributionType", "FullyReplicated"),
                 "RecordWrapperType": "None",
                 **({"ContentType": channel["ContentType"]} if "ContentType" in channel else {}),
             }
@@ -123,6 +127,8 @@ class TrainingContainer:
         given = {name: self.reroot(value) for name, value in (self._job.get("Environment") or {}).items()}
         # What a program cannot find out here as in a container: names of hosts, a mount, its share of CPUs.
         stand_ins = {"SM_CHECKPOINT_DIR": self.reroot(self._checkpoints), "SM_NUM_CPUS": self._cluster.cpus_each}
+        if "DebugHookConfig" in self._job:
+            stand_ins["SMDEBUG_CONFIG_FILE_PATH"] = str(self.seen("input", "config", "debughookconfig.json"))
         variables = {
             **credentials,
             "PYTHONPATH": str(self.seen("code")),
@@ -145,7 +151,9 @@ class TrainingContainer:
             "SM_OUTPUT_DATA_DIR": self.seen("output", "data"),
             "SM_INPUT_DIR": self.seen("input"),
             "SM_INPUT_CONFIG_DIR": self.seen("input", "config"),
-            "SM_MODULE_DIR": self.seen("code"),
+            "SM_MODULE_DIR": self.toolkit_parameter("submit_directory") or self.seen("code"),
+            "SM_MODULE_NAME": (self.toolkit_parameter("program") or "").removesuffix(".py"),
+            "SM_USER_ENTRY_POINT": self.toolkit_parameter("program"),
             "SM_HPS": user,
             "SM_USER_ARGS": self.user_arguments(),
             "SM_CHANNELS": sorted(self.channels),
@@ -158,8 +166,9 @@ class TrainingContainer:
             "SM_INPUT_DATA_CONFIG": self._input_data_config(),
             "SM_NUM_GPUS": self._cluster.gpus,
             "SM_LOG_LEVEL": _decode(self.hyperparameters.get(f"{_TOOLKIT_PREFIX}container_log_level", _LOG_LEVEL)),
-            **{f"SM_CHANNEL_{_variable(name)}": path for name, path in channels.items()},
-            **{f"SM_HP_{_variable(name)}": value for name, value in user.items()},
+            # Signs other than letters stay. A shell drops what is no name of a variable then, as dash does on AWS.
+            **{f"SM_CHANNEL_{name.upper()}": path for name, path in channels.items()},
+            **{f"SM_HP_{name.upper()}": value for name, value in user.items()},
         }
         more = {"hyperparameters": user, "channel_input_dirs": channels, "job_name": self._job["TrainingJobName"]}
         values["SM_TRAINING_ENV"] = {name.removeprefix("SM_").lower(): value for name, value in values.items()} | more
@@ -207,17 +216,21 @@ class TrainingContainer:
         if not path.is_file():
             present = ", ".join(sorted(p.name for p in self.path("code").iterdir())) or "nothing"
             raise JobFailed(f"ClientError: the program {program} is not in the source directory, which has: {present}.")
-        if path.suffix != ".py":
-            raise JobFailed(f"ClientError: the local AWS runs Python scripts, and the program {program} is none.")
         for name, value in self.hyperparameters.items():
             if _LAUNCHER.fullmatch(name) and _decode(value):
                 raise JobFailed(f"ClientError: the local AWS has no {name}: it starts programs by Python or torchrun.")
+        interpreter, launcher = shlex.quote(str(self._python / "bin" / "python")), self._torchrun()
+        package = path.suffix != ".sh" and self.path("code", "setup.py").is_file()
+        if launcher and (package or path.suffix != ".py"):
+            raise JobFailed(f"ClientError: torchrun starts a Python script, and {program} is a package or a command.")
+        if path.suffix != ".py" and not package:
+            path.chmod(0o777)
+            return mounts.command_in(self.root, ["/bin/sh", "-c", shlex.join([f"./{program}", *self.user_arguments()])])
         # The toolkit joins all of it into one text and hands that to a shell, which interprets it.
-        interpreter = shlex.quote(str(self._python / "bin" / "python"))
-        launcher = [shlex.quote(text) for text in self._torchrun()]
-        line = " ".join([interpreter, *launcher, program, *self.user_arguments()])
-        if self.path("code", "requirements.txt").is_file():
-            line = f"{interpreter} -m pip install -r requirements.txt && {line}"
+        start = ["-m", program.removesuffix(".py")] if package else [*map(shlex.quote, launcher), program]
+        line = " ".join([interpreter, *start, *self.user_arguments()])
+        if wanted := " ." * package + " -r requirements.txt" * self.path("code", "requirements.txt").is_file():
+            line = f"{interpreter} -m pip install{wanted} && {line}"
         return mounts.command_in(self.root, ["/bin/sh", "-c", line])
 
     def _torchrun(self) -> list[str]:
@@ -249,6 +262,14 @@ class TrainingContainer:
                     script.write_bytes(text.encode(errors="surrogateescape"))
 
 
+def synced(job: Payload) -> list[tuple[str, str]]:
+    """Say what is copied to S3, and where to: the tensors of SageMaker's debugger, and what TensorBoard reads."""
+    names = (("DebugHookConfig", "tensors", "debug"), ("TensorBoardOutputConfig", "tensorboard", "tensorboard"))
+    asked = [(job[member], f"{OPT_ML}/output/{local}", there) for member, local, there in names if member in job]
+    end = f"{job['TrainingJobName']}/{{}}-output".format
+    return [(to.get("LocalPath", at), f"{to['S3OutputPath'].rstrip('/')}/{end(what)}") for to, at, what in asked]
+
+
 def _replace(text: str, root: Path) -> str:
     return re.sub(rf"{OPT_ML}(?![\w.-])", lambda _: str(root), text)
 
@@ -274,7 +295,3 @@ def _text(value: Any) -> str:
     if isinstance(value, Path):
         return str(value)
     return json.dumps(value, sort_keys=True, separators=(",", ":"), default=str)  # paths are texts there
-
-
-def _variable(name: str) -> str:
-    return re.sub(r"\W", "_", name).upper()

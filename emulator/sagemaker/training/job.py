@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import math
+import re
 import shutil
 import signal
 import subprocess
@@ -216,16 +217,19 @@ class TrainingRun(Run):
             signal_first_process(pid, signal.SIGTERM)
 
     def _failure_reason(self, statuses: list[int], logs: list[LogStream]) -> str:
-        """Why the program failed: what it wrote to ``output/failure``, or the end of its log."""
+        """Why the program failed: what it or the toolkit wrote to ``output/failure``, or the end of its log."""
         number = next(index for index, status in enumerate(statuses) if status)
-        ending = f", {describe_exit(statuses[number]).replace('exited with code', 'exit code:')}"
-        failure = self._containers[number].path("output", "failure")
-        if failure.is_file() and (text := failure.read_text(errors="replace").strip()):
-            return f"AlgorithmError: {text}"[: MAX_REASON_CHARACTERS - len(ending)] + ending
-        tail = logs[number].tail().strip()
-        introduction = "AlgorithmError: the program wrote no output/failure; the end of its log:\n"
-        room = MAX_REASON_CHARACTERS - len(introduction) - len(ending)
-        return introduction + tail[-room:] + ending
+        container, tail, status = self._containers[number], logs[number].tail().strip(), statuses[number]
+        failure, ending = container.path("output", "failure"), ", exit code: 1"  # the toolkit's, whatever the program's
+        said = failure.read_text(errors="replace").strip() if failure.is_file() else ""
+        if container.entry_point:
+            ending = f", {describe_exit(status).replace('exited with code', 'exit code:')}"
+        elif not said:  # the toolkit quotes from the first line on that names an error
+            error = re.search(r"^.*(Error|Exception)(.|\n)*", tail, re.MULTILINE)
+            said = f'ExecuteUserScriptError:\nExitCode {status}\nErrorMessage "{error[0] if error else ""}"'
+            said += f'\nCommand "{container.command()[-1]}"'
+        room = MAX_REASON_CHARACTERS - len("AlgorithmError: ") - len(ending)
+        return f"AlgorithmError: {said[:room] or tail[-room:]}{ending}"
 
     def _transition(self, status: str, message: str, **members: Any) -> None:
         self._change(lambda record: add_transition(record, status, message, **members))

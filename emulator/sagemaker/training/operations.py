@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import re
+import time
 from typing import Any
 
 from emulator.containers.mounts import OPT_ML
@@ -52,6 +53,12 @@ class TrainingJobs(Jobs):
             "OutputDataConfig": {"KmsKeyId": "", **request["OutputDataConfig"]},
         }
         shown["StoppingCondition"] = {"MaxRuntimeInSeconds": 86_400, **request.get("StoppingCondition", {})}
+        # As of a rule whose own job fails on AWS: the training goes on.
+        error, name = {"RuleEvaluationStatus": "Error", "LastModifiedTime": time.time()}, "RuleConfigurationName"
+        error["StatusDetails"] = "The local AWS evaluates no rules: they are images of AWS."
+        for kind in ("DebugRule", "ProfilerRule"):
+            if rules := request.get(f"{kind}Configurations"):
+                starting[f"{kind}EvaluationStatuses"] = [{name: rule[name], **error} for rule in rules]
         record = self._jobs.create(caller, shown, **starting, ModelArtifacts=artifacts, **members)
         self._begin(record)
         return record
@@ -91,11 +98,12 @@ def check_request(request: Payload) -> None:
     _check_channels(request.get("InputDataConfig", []))
     _check_waiting_time(request)
     check_location(request["OutputDataConfig"]["S3OutputPath"])
-    if "CheckpointConfig" in request:
-        check_location(request["CheckpointConfig"]["S3Uri"])
-        local = request["CheckpointConfig"].get("LocalPath", OPT_ML)
-        below = re.fullmatch(rf"{OPT_ML}(/(?!\.\.?(/|$))[^/]+)*/?", local)
-        refuse(not below, f"The local AWS keeps checkpoints below {OPT_ML} only, not in {local}.")
+    for member in ("CheckpointConfig", "DebugHookConfig", "TensorBoardOutputConfig"):
+        if (config := request.get(member)) is not None:
+            check_location(config["S3Uri" if member == "CheckpointConfig" else "S3OutputPath"])
+            local = config.get("LocalPath", OPT_ML)
+            below = re.fullmatch(rf"{OPT_ML}(/(?!\.\.?(/|$))[^/]+)*/?", local)
+            refuse(not below, f"The local AWS keeps the LocalPath of a {member} below {OPT_ML} only, not in {local}.")
 
 
 def _check_channels(channels: list[Payload]) -> None:

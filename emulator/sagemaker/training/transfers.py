@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import shutil
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -14,7 +15,7 @@ from emulator.platform.errors import refuse
 from emulator.sagemaker import artifacts
 from emulator.sagemaker.roles import Role
 from emulator.sagemaker.runs import JobFailed
-from emulator.sagemaker.training.container import TrainingContainer
+from emulator.sagemaker.training.container import TrainingContainer, synced
 
 _REPORTED_TOGETHER = 1000  # objects
 #: Archives, by the folder below /opt/ml that is packed into them.
@@ -29,22 +30,28 @@ def download_channel(
     stopped: Callable[[], bool],
     report: Callable[[str, int, int], None],
 ) -> None:
-    """Bring a channel's objects to every instance, until `stopped` says yes.
+    """Bring a channel's objects to every instance, or each its share of them, until `stopped` says yes.
 
     `report` is called now and then with the channel's name, how many of its objects are there, and how many will be.
     """
     source, name = channel["DataSource"]["S3DataSource"], channel["ChannelName"]
     bucket, prefix = artifacts.parse_s3_url(source["S3Uri"])
-    keys = artifacts.list_keys(s3, bucket, prefix)
-    _refuse_nothing(role, source["S3Uri"], bool(keys))
-    first, *others = [container.path("input", "data", name) for container in containers]
-    first.mkdir(parents=True, exist_ok=True)
-    for start in range(0, len(keys), _REPORTED_TOGETHER):
-        together = [(key, artifacts.relative_key(key, prefix)) for key in keys[start : start + _REPORTED_TOGETHER]]
-        fetched = artifacts.fetch_all(s3, bucket, together, first, stopped)
-        report(name, start + len(fetched), len(keys))
-    for directory in others:
-        shutil.copytree(first, directory)
+    if source["S3DataType"] == "ManifestFile":
+        bucket, targets = artifacts.read_manifest(s3, bucket, prefix)
+    else:
+        keys = artifacts.list_keys(s3, bucket, prefix)
+        targets = [(key, artifacts.relative_key(key, prefix)) for key in keys]
+    _refuse_nothing(role, source["S3Uri"], bool(targets))
+    folders, done = [container.path("input", "data", name) for container in containers], 0
+    filled = folders if source.get("S3DataDistributionType") == "ShardedByS3Key" else folders[:1]
+    for number, folder in enumerate(filled):
+        folder.mkdir(parents=True, exist_ok=True)
+        share = targets[number :: len(filled)]
+        for start in range(0, len(share), _REPORTED_TOGETHER):
+            done += len(artifacts.fetch_all(s3, bucket, share[start : start + _REPORTED_TOGETHER], folder, stopped))
+            report(name, done, len(targets))
+    for folder in folders[len(filled) :]:
+        shutil.copytree(folders[0], folder)
 
 
 def check_objects(role: Role, url: str) -> None:
@@ -108,6 +115,10 @@ def upload_outputs(role: Role, s3: Any, job: Payload, containers: Sequence[Train
             if artifacts.pack([container.path(folder) for container in containers], archive):
                 with archive.open("rb") as file:
                     s3.upload_fileobj(file, bucket, f"{base}/{name}", ExtraArgs=encryption)
+        for (local, url), container in itertools.product(synced(job), containers):
+            there, prefix = artifacts.parse_s3_url(url)
+            for path in filter(Path.is_file, container.outside(local).rglob("*")):
+                s3.upload_file(str(path), there, f"{prefix}/{path.relative_to(container.outside(local)).as_posix()}")
     except (ClientError, BotoCoreError, OSError) as error:
         kind, advice = "InternalServerError", ""
         if isinstance(error, ClientError) and error.response["ResponseMetadata"]["HTTPStatusCode"] < 500:

@@ -7,15 +7,17 @@ import socket
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
-from emulator_fixtures import channel, training_job
+from emulator_fixtures import FakeRole, FakeS3, channel, training_job
 from examples import examples
 
 from emulator.containers import mounts
+from emulator.sagemaker.roles import Role
 from emulator.sagemaker.runs import JobFailed
 from emulator.sagemaker.training.container import Cluster, TrainingContainer
+from emulator.sagemaker.training.transfers import download_channel, upload_outputs
 
 URL = "s3://bucket/data"
 
@@ -70,11 +72,12 @@ def test_hyperparameters_become_arguments_as_the_toolkit_makes_them(tmp_path: Pa
 
 
 def test_the_toolkit_sums_up_its_variables_in_one_of_them(tmp_path: Path) -> None:
-    values = {"lr": "0.1", "sagemaker_container_log_level": "10"}
+    values = {"lr": "0.1", "sagemaker_container_log_level": "10", "sagemaker_submit_directory": '"s3://b/code.tar.gz"'}
     made = container(tmp_path, InputDataConfig=[channel("more-data", URL)], HyperParameters=values)
     environment = made.environment(tmp_path, {})
     summary, data = json.loads(environment["SM_TRAINING_ENV"]), str(made.seen("input", "data", "more-data"))
-    assert (environment["SM_CHANNEL_MORE_DATA"], environment["SM_LOG_LEVEL"]) == (data, "10")
+    assert (environment["SM_CHANNEL_MORE-DATA"], environment["SM_LOG_LEVEL"]) == (data, "10")
+    assert environment["SM_MODULE_DIR"] == "s3://b/code.tar.gz"
     expected = {"hyperparameters": {"lr": 0.1}, "channel_input_dirs": {"more-data": data}, "job_name": "job"}
     expected |= {"model_dir": environment["SM_MODEL_DIR"], "hosts": ["algo-1"], "current_host": "algo-1"}
     expected |= {"log_level": 10, "num_gpus": 0, "hps": {"lr": 0.1}, "user_args": ["--lr", "0.1"]}
@@ -172,3 +175,61 @@ def test_a_program_that_cannot_be_started_is_refused(tmp_path: Path, parameters:
         made.path("code", name).touch()
     with pytest.raises(JobFailed, match=message):
         made.command()
+
+
+@pytest.mark.parametrize(
+    ("program", "files", "line"),
+    [
+        ("go.sh", ["setup.py"], "./go.sh --text 'a b'"),
+        ("go", [], "./go --text 'a b'"),
+        ("mine.py", ["setup.py"], "PYTHON -m pip install . && PYTHON -m mine --text a b"),
+        ("mine.py", ["requirements.txt"], "PYTHON -m pip install -r requirements.txt && PYTHON mine.py --text a b"),
+    ],
+)
+def test_a_program_is_started_by_its_kind(tmp_path: Path, program: str, files: list[str], line: str) -> None:
+    made = container(tmp_path, HyperParameters={"sagemaker_program": program, "text": "a b"})
+    for name in (program, *files):
+        made.path("code", name).write_text('#!/bin/sh\necho "$2"')
+    assert made.command()[-1].replace(f"{tmp_path}/python/bin/python", "PYTHON") == line
+    assert not program.startswith("go") or start(made).communicate(timeout=60)[0] == "a b\n"
+
+
+def test_the_hook_of_the_debugger_finds_its_configuration(tmp_path: Path) -> None:
+    made = container(tmp_path, DebugHookConfig={"S3OutputPath": "s3://b"})
+    found = made.outside(made.environment(tmp_path, {})["SMDEBUG_CONFIG_FILE_PATH"])
+    assert json.loads(found.read_text()) == {"S3OutputPath": "s3://b", "LocalPath": str(made.seen("output", "tensors"))}
+
+
+HOSTS, ROLE = ("algo-1", "algo-2"), cast(Role, FakeRole(None))
+
+
+@pytest.mark.parametrize(
+    ("source", "shares"),
+    [
+        ({}, [["a", "b", "c"]] * 2),
+        ({"S3DataDistributionType": "ShardedByS3Key"}, [["a", "c"], ["b"]]),
+        ({"S3DataType": "ManifestFile"}, [["b", "c"]] * 2),
+    ],
+)
+def test_each_instance_gets_all_objects_or_its_share(
+    tmp_path: Path, source: dict[str, str], shares: list[list[str]]
+) -> None:
+    listed = json.dumps([{"prefix": "s3://bucket/data/"}, "b", "c"]).encode()
+    s3 = FakeS3(**{"data/": listed, "data/a": b"", "data/b": b"", "data/c": b""})
+    made = [container(tmp_path / host, 2, host) for host in HOSTS]
+    train = channel("train", "s3://bucket/data/", **source)
+    download_channel(ROLE, s3, train, made, lambda: False, lambda *counts: None)
+    found = [sorted(path.name for path in each.path("input", "data", "train").iterdir()) for each in made]
+    assert found == shares
+
+
+def test_tensors_and_tensorboards_files_are_copied_to_s3(tmp_path: Path) -> None:
+    board = {"S3OutputPath": "s3://bucket/boards/", "LocalPath": "/opt/ml/output/mine"}
+    job = training_job(DebugHookConfig={"S3OutputPath": "s3://bucket"}, TensorBoardOutputConfig=board)
+    made = [container(tmp_path / host, 2, host, **job) for host in HOSTS]
+    for each, name in zip(made, ("tensors/1", "mine/2"), strict=True):
+        each.path("output", name).parent.mkdir()
+        each.path("output", name).write_text("x")
+    s3 = FakeS3()
+    upload_outputs(ROLE, s3, job, made, tmp_path)
+    assert sorted(s3.objects) == ["boards/job/tensorboard-output/2", "job/debug-output/1"]

@@ -196,3 +196,9 @@ def test_a_job_is_interrupted_once_and_waiting_is_no_running(
         limits.instances_end()
         now += limits.interrupted() if found[-1] == "Interrupted" else waiting
     assert found == [first, None, "MaxRuntimeExceeded", "MaxWaitTimeExceeded"]
+
+
+def test_a_rule_ends_as_one_whose_own_job_failed(start: Start) -> None:
+    rule = {"RuleConfigurationName": "Overfit", "RuleEvaluatorImage": "image"}
+    (status,) = start("", DebugRuleConfigurations=[rule]).described()["DebugRuleEvaluationStatuses"]
+    assert (status["RuleConfigurationName"], status["RuleEvaluationStatus"]) == ("Overfit", "Error")

@@ -11,10 +11,13 @@ import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 
+import pytest
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
+from emulator.containers import mounts
 from emulator.ministack.configuration import PINNED_VERSION
+from emulator.platform.running import lifecycle
 
 ROOT = Path(__file__).resolve().parents[4]
 OURS, PROJECT = (tomllib.loads((ROOT / name / "pyproject.toml").read_text()) for name in ("emulator", ""))
@@ -82,3 +85,13 @@ def test_the_wheel_is_small_and_has_every_module(tmp_path: Path) -> None:
     content = {name for name in zipfile.ZipFile(wheel).namelist() if ".dist-info" not in name}
     without = {"emulator/pyproject.toml", "emulator/README.md", "emulator/setup.py"}
     assert content == {path.as_posix() for path in FILES} - without
+
+
+@pytest.mark.skipif(not mounts.available(), reason="this machine lets its users mount nothing")
+def test_a_notebook_finds_its_role_and_bucket_in_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(lifecycle, "environment", lambda state_dir: {})
+    monkeypatch.chdir(tmp_path)
+    read = "cat /opt/ml/metadata/resource-metadata.json $SAGEMAKER_USER_CONFIG_OVERRIDE > found; exit 7"
+    assert lifecycle.notebook(Path("state"), "arn:role", ["sh", "-c", read]) == 7
+    assert '{"ExecutionRoleArn": "arn:role"}' in (found := Path("found").read_text())
+    assert '{"DefaultS3Bucket": "sagemaker-us-east-1-000000000000"}' in found

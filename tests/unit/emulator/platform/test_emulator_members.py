@@ -7,7 +7,7 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 
 import pytest
-from emulator_fixtures import CALLER, IMAGE, refusal
+from emulator_fixtures import CALLER, IMAGE, refusal, training_job
 from members_page import make_page
 from ministack.services.cloudformation import provisioners
 from request_members import (
@@ -32,6 +32,7 @@ from emulator.sagemaker.resources import KINDS, Kind, Resources
 GROUP = {"ModelPackageGroupName": "dogs"}
 GIVEN = {
     "CreateModelPackageGroup": GROUP,
+    "CreateTrainingJob": training_job(),
     "CreateModelPackage": {**GROUP, "InferenceSpecification": {"Containers": [{"Image": IMAGE}]}},
 }
 
