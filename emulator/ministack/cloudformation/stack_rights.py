@@ -116,18 +116,17 @@ def _code(bucket: str, key: str, version_id: str | None = None) -> Any:
 
 
 def _evaluate_conditions(inner: Callable[..., Any], template: dict[str, Any], params: Any) -> Any:
-    """Evaluate Fn::Join in conditions, by which the CDK chooses the policies of the role that it deploys with."""
+    """Evaluate in conditions what MiniStack leaves as it is there: pseudo parameters, mappings and other functions."""
 
-    def joined(value: Any) -> Any:
+    def known(value: Any) -> Any:
         if isinstance(value, list):
-            return [joined(item) for item in value]
-        if not isinstance(value, dict):
-            return value
-        if "Fn::Join" in value:
-            return _resolve_refs(value, {}, params, {}, {}, "", "")
-        return {name: joined(item) for name, item in value.items()}
+            return [known(item) for item in value]
+        if isinstance(value, dict) and value.keys() & {"Fn::And", "Fn::Or", "Fn::Not", "Fn::Equals", "Condition"}:
+            return {name: known(item) for name, item in value.items()}
+        return _resolve_refs(value, {}, params, {}, template.get("Mappings", {}), "", "")
 
-    return inner({**template, "Conditions": joined(template.get("Conditions", {}))}, params)
+    conditions = {name: known(value) for name, value in (template.get("Conditions") or {}).items()}
+    return inner({**template, "Conditions": conditions}, params)
 
 
 async def _as_caller(

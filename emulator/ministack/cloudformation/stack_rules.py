@@ -5,13 +5,14 @@ And what it leaves out: permissions boundaries of roles, expiry of tables' items
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from typing import Any
 
 from ministack.services import cloudwatch, cloudwatch_logs, dynamodb, ecr, iam, lambda_svc
 from ministack.services.cloudformation import _change_sets, _exports, _stacks, engine, handlers, stacks
 
-from emulator.ministack.cloudformation import custom_resources
+from emulator.ministack.cloudformation import custom_resources, template_rules
 from emulator.ministack.cloudformation.resources import handler_message
 from emulator.ministack.functions.corrections import wrap_handlers
 from emulator.ministack.patching import around, within_time
@@ -26,10 +27,11 @@ _EMPTY = ("DELETE_COMPLETE", "REVIEW_IN_PROGRESS", "ROLLBACK_COMPLETE")
 
 def install() -> None:
     custom_resources.install()
+    template_rules.install()
     wrap_handlers("AWS::IAM::Role", _check_boundary, _set_boundary)
     wrap_handlers("AWS::DynamoDB::Table", after=_set_expiry)
-    create = handlers._ACTION_HANDLERS["CreateChangeSet"]
-    handlers._ACTION_HANDLERS["CreateChangeSet"] = lambda params: _create_change_set(create, params)
+    for operation, replacement in (("CreateChangeSet", _create_change_set), ("CreateStack", _create_stack)):
+        handlers._ACTION_HANDLERS[operation] = functools.partial(replacement, handlers._ACTION_HANDLERS[operation])
     around(engine, "_check_parameter_constraints", within_time)
     around(stacks, "_provision_resource", _provision_resource)
     around(stacks, "_update_resource", _update_resource)
@@ -71,6 +73,13 @@ def _create_change_set(inner: Callable[[Any], Any], params: Any) -> Any:
         if unchanged and outputs(change_set) != outputs(_stacks.get(change_set["StackName"]) or {}):
             change_set.update(Status="CREATE_COMPLETE", ExecutionStatus="AVAILABLE", StatusReason="")
     return response
+
+
+def _create_stack(inner: Callable[[Any], Any], params: Any) -> Any:
+    """Refuse the name of a stack that is rolled back, which has to be deleted first."""
+    stack = handlers._resolve_stack(name := handlers._p(params, "StackName")) or {}
+    taken = stack.get("StackStatus") == "ROLLBACK_COMPLETE"
+    return handlers._error("AlreadyExistsException", f"Stack [{name}] already exists") if taken else inner(params)
 
 
 def _provision_resource(

@@ -1,9 +1,11 @@
-"""Buckets of stacks and their policies, where MiniStack's CloudFormation differs from S3."""
+"""Buckets of stacks and their policies, where MiniStack's CloudFormation differs from S3; whom a bucket may notify."""
 
 from __future__ import annotations
 
 import functools
+import itertools
 import json
+import logging
 import re
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -13,9 +15,13 @@ from ministack.services import s3
 from ministack.services.cloudformation import provisioners
 
 from emulator.ministack.cloudformation.resources import handler_message
+from emulator.ministack.door.enforcement import service_may
 from emulator.ministack.functions.corrections import wrap_handlers
 from emulator.ministack.patching import around, within_time
 from emulator.platform.errors import Response
+
+logger = logging.getLogger(__name__)
+_may = functools.partial(service_may, "s3.amazonaws.com", "lambda:InvokeFunction")
 
 
 def install() -> None:
@@ -26,6 +32,8 @@ def install() -> None:
         **{name: functools.partial(_tagging, handlers[name]) for name in ("create", "update")},
         "delete": _delete,
     }
+    around(s3, "_put_bucket_notification", _notify)
+    around(s3, "_deliver_event_to_lambda", _deliver)
     provisioners._STACK_TAG_PROPERTY["AWS::S3::Bucket"] = ("Tags", "list")
     provisioners._S3_BUCKET_CONFIGURATIONS = (
         *provisioners._S3_BUCKET_CONFIGURATIONS,
@@ -40,7 +48,13 @@ def install() -> None:
 def _tagging(inner: Callable[..., Any], name: str, *properties: Any) -> Any:
     """Create or update a bucket (with its old and new properties), its tags with it."""
     *old, new, _stack = properties
-    bucket, attributes = inner(name, *properties)
+    before = set(s3._buckets)
+    try:
+        bucket, attributes = inner(name, *properties)
+    except ValueError:
+        for made in set(s3._buckets) - before:
+            s3._delete_bucket(made)  # the stack has no record of what failed
+        raise
     # The CDK's auto_delete_objects empties only what has its tag.
     tags = dict(s3._bucket_tags.get(bucket) or {})
     provisioners._reconcile_tag_map(tags, old[0] if old else {}, new)
@@ -111,3 +125,31 @@ def _put_acl(name: str, canned: str = "private") -> None:
 def _check_policy(_: str, properties: Mapping[str, Any]) -> None:
     """Put a policy as PutBucketPolicy does, which refuses a public one where the bucket blocks them."""
     _check(s3._put_bucket_policy(properties.get("Bucket", ""), json.dumps(properties.get("PolicyDocument")).encode()))
+
+
+def _notify(inner: Callable[..., Any], bucket: str, body: bytes, headers: dict[str, str] | None = None) -> Any:
+    wanted = s3._parse_notification_config_raw(body.decode(errors="replace"))
+    if b"EventBridgeConfiguration" in body or any(each["type"] != "lambda" for each in wanted):
+        return s3._error("NotImplemented", "Buckets of the local AWS notify functions, and nothing else.", 501)
+    if any(_overlap(one, other) for one, other in itertools.combinations(wanted, 2)):
+        reason = "Configurations overlap. Configurations on the same bucket cannot share a common event type."
+        return s3._error("InvalidArgument", reason, 400)
+    if not all(_may(each["arn"], f"arn:aws:s3:::{bucket}") for each in wanted):
+        return s3._error("InvalidArgument", "Unable to validate the following destination configurations", 400)
+    return inner(bucket, body, headers)
+
+
+def _overlap(one: dict[str, Any], other: dict[str, Any]) -> bool:
+    """Tell whether an event on a key can be of two configurations."""
+    start, longer = sorted((each["filter_prefix"] or "" for each in (one, other)), key=len)
+    end, longest = sorted((each["filter_suffix"] or "" for each in (one, other)), key=len)
+    pairs = ((one["events"], other["events"]), (other["events"], one["events"]))
+    shared = any(s3._event_matches(event, patterns) for events, patterns in pairs for event in events)
+    return shared and longer.startswith(start) and longest.endswith(end)
+
+
+def _deliver(inner: Callable[..., None], function: str, event: Any, region: str) -> None:
+    if _may(function, bucket := event["Records"][0]["s3"]["bucket"]["arn"]):
+        inner(function, event, region)
+    else:
+        logger.warning("%s may not call %s: the function's policy does not allow it", bucket, function)

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from local_aws_harness import LocalAws, policy, refused
+from local_aws_harness import LOGGING, LocalAws, policy, refused
 from sagemaker_local import local_aws
 from waiting import wait_until
 
@@ -60,16 +60,8 @@ def test_a_function_sees_its_own_surroundings_only(aws: LocalAws, url: str) -> N
     environment = answer["environment"]
     assert environment["AWS_ENDPOINT_URL"] == aws.environment["AWS_ENDPOINT_URL"]
     assert aws.environment["AWS_SECRET_ACCESS_KEY"] not in environment.values()
-    leaked = {
-        "SECRET_OF_THE_SHELL",
-        "AWS_DEFAULT_OUTPUT",
-        "AUTH",
-        "STATE_DIR",
-        "GATEWAY_PORT",
-        "S3_DATA_DIR",
-        "PYTHONPATH",
-    }
-    assert not leaked & set(environment)
+    leaked = {"SECRET_OF_THE_SHELL", "AWS_DEFAULT_OUTPUT", "AUTH", "STATE_DIR", "GATEWAY_PORT", "S3_DATA_DIR"}
+    assert not {*leaked, "PYTHONPATH"} & set(environment)
 
 
 def test_a_function_sets_neither_what_lambda_sets_nor_more_than_4_kb(aws: LocalAws, url: str) -> None:
@@ -133,3 +125,31 @@ def test_reserved_concurrency_holds_however_the_function_is_called(aws: LocalAws
         first.join()
     assert functions.invoke(FunctionName="f")["StatusCode"] == 200
     functions.delete_function_concurrency(FunctionName="f")
+
+
+def test_a_bucket_calls_a_function_that_allows_it(aws: LocalAws) -> None:
+    arn = aws.function("told", "def handler(event, context):\n    print(event['Records'][0]['s3']['object']['key'])")
+    aws.iam.attach_role_policy(RoleName="told-function", PolicyArn=LOGGING)
+    aws.logs.create_log_group(logGroupName="/aws/lambda/told")
+    aws.s3.create_bucket(Bucket="telling")
+
+    def notify(*events: str, **more: object) -> None:
+        key = {"FilterRules": [{"Name": "suffix", "Value": ".jpg"}]}
+        called = [{"LambdaFunctionArn": arn, "Events": [event], "Filter": {"Key": key}} for event in events]
+        wanted = {"LambdaFunctionConfigurations": called, **more}
+        aws.s3.put_bucket_notification_configuration(Bucket="telling", NotificationConfiguration=wanted)
+
+    refused(notify, "Unable to validate", "s3:ObjectCreated:*")
+    allowed = {"FunctionName": "told", "StatementId": "s3", "Action": "lambda:InvokeFunction"}
+    aws.lambda_.add_permission(**allowed, Principal="s3.amazonaws.com", SourceArn="arn:aws:s3:::telling")
+    refused(notify, "overlap", "s3:ObjectCreated:*", "s3:ObjectCreated:Put")
+    refused(notify, "NotImplemented", EventBridgeConfiguration={})
+    notify("s3:ObjectCreated:*")
+    for key in ("a.txt", "a.jpg"):
+        aws.s3.put_object(Bucket="telling", Key=key, Body=b"1")
+    told = {"logGroupName": "/aws/lambda/told", "filterPattern": "?jpg ?txt"}
+    wait_until(lambda: [it["message"].strip() for it in aws.logs.filter_log_events(**told)["events"]] == ["a.jpg"])
+    aws.lambda_.remove_permission(FunctionName="told", StatementId="s3")
+    aws.s3.put_object(Bucket="telling", Key="b.jpg", Body=b"1")
+    wait_until(lambda: "arn:aws:s3:::telling may not call" in (aws.state_dir / "server.log").read_text())
+    notify()

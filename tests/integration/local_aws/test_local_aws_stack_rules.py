@@ -57,6 +57,7 @@ def test_an_export_that_another_stack_has_is_refused(aws: LocalAws) -> None:
     assert second["StackStatus"] == "ROLLBACK_COMPLETE"
     assert "Export with name export-a is already exported by stack first." in second["Reasons"]
     assert exports(aws) == {"export-a": "first"}
+    refused(aws.deploy, "already exists", "second", exporting(b="1"))  # it has to be deleted first
     assert deleted(aws, first, second)
 
 
@@ -104,9 +105,7 @@ def test_a_bucket_that_holds_something_is_not_deleted_but_the_rest_of_its_stack_
         ("ECR::Repository", {"RepositoryName": "taken"}),
     ],
 )
-def test_a_stack_does_not_take_over_what_has_the_name_already(
-    aws: LocalAws, kind: str, properties: dict[str, Any]
-) -> None:
+def test_a_stack_takes_over_nothing_by_its_name(aws: LocalAws, kind: str, properties: dict[str, Any]) -> None:
     body: dict[str, Any] = {"Resources": {"It": {"Type": f"AWS::{kind}", "Properties": properties}}}
     first = aws.deploy("first", body)
     assert first["StackStatus"] == "CREATE_COMPLETE"
@@ -148,3 +147,25 @@ def test_what_a_template_says_of_buckets_and_tables_acts_or_is_refused(aws: Loca
     expiry = aws.client("dynamodb").describe_time_to_live(TableName="expiring")["TimeToLiveDescription"]
     assert expiry == {"AttributeName": "until", "TimeToLiveStatus": "ENABLED"}
     assert deleted(aws, stack)
+
+
+def test_a_template_is_refused_before_anything_is_made(aws: LocalAws) -> None:
+    elsewhere = {"Fn::Not": [{"Fn::Equals": [{"Ref": "AWS::Region"}, "us-east-1"]}]}
+    resources = {"It": parameter("1"), "Absent": {**parameter("1"), "Condition": "Elsewhere"}}
+    resources["Other"] = parameter({"Fn::If": ["Elsewhere", {"Ref": "Absent"}, "1"]}) | {"DependsOn": "Absent"}
+    template: dict[str, Any] = {"Conditions": {"Elsewhere": elsewhere}, "Resources": resources}
+    for wrong, message in (
+        (parameter({"Ref": "Nobody"}), r"Unresolved resource dependencies \[Nobody\] in the Resources"),
+        (parameter({"Fn::Sub": "${Absent}"}), r"\[Absent\] in the Resources"),
+        ({"DependsOn": "Nobody"}, r"\[Nobody\]"),
+        ({"Condition": "Nowhere"}, r"\[Nowhere\]"),
+        (parameter({"Fn::Nothing": "1"}), "unsupported function: Fn::Nothing"),
+        ({"Dependson": "Other"}, "Invalid template resource property 'Dependson'"),
+        ({"DeletionPolicy": "Snapshot"}, "does not support DeletionPolicy Snapshot"),
+    ):
+        refused(aws.deploy, message, "it", {**template, "Resources": {**resources, "It": parameter("1") | wrong}})
+    output = {"Outputs": {"O": {"Value": {"Ref": "O"}}}}
+    for more in (output, {"Resource": {}}, {"Resources": {}}, {"Transform": "AWS::Serverless-2016-10-31"}):
+        expand = {"Capabilities": ["CAPABILITY_AUTO_EXPAND"]}
+        refused(aws.deploy, "in the Outputs|Invalid template|At least one|no trans", "it", template | more, **expand)
+    assert aws.deploy("it", template)["StackStatus"] == "CREATE_COMPLETE"

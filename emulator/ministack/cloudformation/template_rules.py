@@ -1,0 +1,75 @@
+"""What CloudFormation refuses of a template before it makes anything, and MiniStack takes."""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from ministack.services.cloudformation import changesets, engine, handlers
+
+from emulator.ministack.patching import around
+
+_WORDS = tomllib.loads(Path(__file__).with_name("template.toml").read_text())
+_TRANSFORM = "AWS::LanguageExtensions"
+
+
+def install() -> None:
+    for module in (handlers, changesets):
+        around(module, "_apply_transforms", _apply_transforms)
+        around(module, "validate_template_support", _validate)
+
+
+def _apply_transforms(inner: Callable[..., Any], template: Any, *more: Any) -> Any:
+    if foreign := [name for name in engine.declared_transforms(template) if name != _TRANSFORM]:
+        reason = f"The local AWS has no transform {foreign[0]}, but {_TRANSFORM} and Fn::Transform with AWS::Include."
+        return engine._TransformFailed(template, f"{reason} Write the resources that it makes.")
+    return inner(template, *more)
+
+
+def _validate(inner: Callable[..., None], template: Any, conditions: Mapping[str, bool], **more: Any) -> None:
+    inner(template, conditions, **more)
+    if template.get("Transform"):
+        return  # ValidateTemplate's: it applies none
+    resources = template.get("Resources")
+    if unknown := sorted(template.keys() - set(_WORDS["sections"])):
+        raise ValueError(f"Invalid template property or properties [{', '.join(unknown)}]")
+    if not resources:
+        raise ValueError("Template format error: At least one Resources member must be defined.")
+    for name, resource in resources.items():
+        if "Type" not in resource or not str(name).isalnum():
+            rule = "Every Resources object must have an alphanumeric name and contain a Type member."
+            raise ValueError(f"Template format error: [/Resources/{name}] {rule}")
+        if unknown := sorted(resource.keys() - set(_WORDS["attributes"])):
+            raise ValueError(f"Invalid template resource property '{unknown[0]}'")
+        if (policy := resource.get("DeletionPolicy")) and str(policy) not in _WORDS["policies"]:
+            raise ValueError(f"Template error: {resource['Type']} does not support DeletionPolicy {policy}")
+    made = {name for name, each in resources.items() if conditions.get(each.get("Condition"), True)}
+    known = {*made, *(template.get("Parameters") or {}), *_WORDS["pseudo_parameters"]}
+    for block in ("Resources", "Outputs"):
+        entries = (template.get(block) or {}).values()
+        lost = {each["Condition"] for each in entries if "Condition" in each} - set(template.get("Conditions") or {})
+        # A resource may depend on one that a condition leaves out, but not refer to it.
+        ordered = [each.get("DependsOn") or [] for each in entries]
+        lost |= {
+            name for names in ordered for name in ([names] if isinstance(names, str) else names)
+        } - resources.keys()
+        live = [_chosen(each, conditions) for each in entries if conditions.get(each.get("Condition"), True)]
+        lost |= {name for name, _ in engine._intrinsic_references(live)} - known
+        if lost:
+            names = f"[{', '.join(sorted(lost))}] in the {block} block of the template"
+            raise ValueError(f"Template format error: Unresolved resource dependencies {names}")
+
+
+def _chosen(node: Any, conditions: Mapping[str, bool]) -> Any:
+    """Give a part of a template as its conditions have it, without what is not for CloudFormation."""
+    if isinstance(node, list):
+        return [_chosen(each, conditions) for each in node]
+    if not isinstance(node, dict):
+        return node
+    if foreign := [key for key in node if key.startswith("Fn::") and key not in _WORDS["functions"]]:
+        raise ValueError(f"Template error: Encountered unsupported function: {foreign[0]}")
+    if "Fn::If" in node and (condition := node["Fn::If"][0]) in conditions:
+        return _chosen(node["Fn::If"][1 if conditions[condition] else 2], conditions)
+    return {key: _chosen(value, conditions) for key, value in node.items() if key != "Metadata"}
