@@ -1,8 +1,10 @@
-"""Metric filters of CloudWatch Logs: metrics of the lines that a pattern matches, from the filter's creation on."""
+"""Metrics of the lines of CloudWatch Logs: those that a metric filter matches, and those in embedded metric format."""
 
 from __future__ import annotations
 
+import contextlib
 import functools
+import json
 import math
 from collections.abc import Callable
 from typing import Any
@@ -43,10 +45,27 @@ def _put(inner: Callable[[Payload], Any], request: Payload) -> Any:
 
 def _append(record: Callable[..., None], inner: Callable[..., None], stream: Payload, events: list[Payload]) -> None:
     inner(stream, events)
+    for event in events:
+        if '"CloudWatchMetrics"' in event["message"]:
+            # AWS, too, leaves out what does not follow the format.
+            with contextlib.suppress(ValueError, LookupError, TypeError, RecursionError):
+                _publish(record, json.loads(event["message"]))
     for (group, _), each in list(cloudwatch_logs._metric_filters.items()):
         if any(stream is one for one in cloudwatch_logs._log_groups.get(group, {}).get("streams", {}).values()):
             for event in events:
                 _count(record, each, event["message"])
+
+
+def _publish(record: Callable[..., None], event: Payload) -> None:
+    """Publish what a line says in the format of the user guide's "Specification: Embedded metric format"."""
+    for directive in event["_aws"]["CloudWatchMetrics"]:
+        for metric in directive["Metrics"]:
+            found = event[metric["Name"]]
+            for names in directive["Dimensions"] or [[]]:
+                dimensions = {name: str(event[name]) for name in names}
+                for value in found if isinstance(found, list) else [found]:
+                    place = get_region(), directive["Namespace"], metric["Name"], dimensions
+                    record(*place, float(value), metric.get("Unit", "None"))
 
 
 def _count(record: Callable[..., None], by: Payload, line: str) -> None:

@@ -26,14 +26,16 @@ def test_alarms_of_a_stack_act_and_metrics_outlive_the_server(aws: LocalAws) -> 
     aws.client("cloudwatch").put_composite_alarm(AlarmName="any", AlarmRule=f"ALARM({alarm['AlarmName']})")
     stream = {"logGroupName": "g", "logStreamName": "s"}
     aws.logs.create_log_stream(**stream)
-    events = [
-        {"timestamp": int(time.time() * 1000), "message": line} for line in ("m 1 6.125", "m 1 5", "x 1 9", "m 2 8")
-    ]
+    directive = {"Namespace": "E", "Dimensions": [["d"]], "Metrics": [{"Name": "m"}, {"Name": "n"}]}
+    embedded = {"_aws": {"Timestamp": 0, "CloudWatchMetrics": [directive]}, "d": "1", "m": [1, 2.5], "n": 4}
+    lines = ("m 1 6.125", "m 1 5", "x 1 9", "m 2 8", json.dumps(embedded), json.dumps(embedded | {"d": "2"})[:-9])
+    events = [{"timestamp": int(time.time() * 1000), "message": line} for line in lines]
     aws.logs.put_log_events(**stream, logEvents=events)
     wait_until(lambda: states(aws) == {"MetricAlarms": "ALARM", "CompositeAlarms": "ALARM"})
     told = aws.client("cloudwatch").describe_alarm_history(HistoryItemType="Action")["AlarmHistoryItems"]
     words = [(item["HistorySummary"].split()[0], item["HistorySummary"].split("-")[3]) for item in told]
     assert sorted(words) == [("Failed", "Locked"), ("Successfully", "Open"), ("Successfully", "Plain")]
+    assert [aws.statistic("E", name, d="1") for name in "mn"] == [3.5, 4]
     wait_until(lambda: states(aws)["MetricAlarms"] == "INSUFFICIENT_DATA")
     aws.kill()
     aws.up()
