@@ -144,7 +144,8 @@ def forgotten(service: str) -> Iterator[tuple[str, str]]:
     files = list(place.rglob("*.py") if place.is_dir() else [place])
     code = "".join(file.read_text() for file in files)
     ours = Path(emulator.__path__[0], "ministack").rglob("*.py")
-    known = set(re.findall(r"[\w-]+", " ".join(text.lower() for file in [*files, *ours] for text in texts(file))))
+    words = [*available.REFUSED, *(text for file in [*files, *ours] for text in texts(file))]
+    known = set(re.findall(r"[\w-]+", " ".join(words).lower()))
     model = service_model(MODELS.get(service, service))
     for operation in set(available.ONLY.get(service, model.operation_names)) - fates(MODELS.get(service, "")).keys():
         shape = model.operation_model(operation).input_shape
