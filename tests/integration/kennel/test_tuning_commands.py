@@ -116,7 +116,7 @@ def test_a_search_goes_on_from_an_earlier_one_and_can_be_stopped(kennel: Kennel)
 def test_a_failed_search_says_why(kennel: Kennel, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     broken = tmp_path / "broken"
     broken.mkdir()
-    (broken / "train.py").write_text("raise SystemExit('there are no images')")
+    (broken / "train.py").write_text("raise ValueError('there are no images')")
     monkeypatch.setattr(training, "SOURCE_DIR", broken)
     printed = kennel("tune", "--max-jobs", "2", "--strategy", "hyperband", "--set", "epochs=9", code=5)
     assert "No training job succeeded after 2 attempts." in printed

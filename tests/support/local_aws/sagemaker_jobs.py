@@ -25,7 +25,7 @@ def save(*_):
     sys.exit(0)
 signal.signal(signal.SIGTERM, save)
 if arguments.fail:
-    sys.exit("this cannot be learned")
+    raise ValueError("this cannot be learned")
 for epoch in range(1, arguments.epochs + 1):
     if not arguments.silent:
         print(f"epoch={epoch} loss={(arguments.lr - 0.3) ** 2 + 1 / epoch:.6f}")
