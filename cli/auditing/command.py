@@ -29,11 +29,14 @@ GLOBAL = (
 )
 REGIONAL = (*exposed.CHECKS, *sagemaker.CHECKS)
 
-#: Role, rule and evidence: without other policies given to it, CloudFormation's role is an administrator, and the role
-#: that deploys may have it make anything. Whatever else such roles can do is reported as of any other role.
+#: Role, rule and evidence: without other policies given to it, CloudFormation's role is an administrator; the role that
+#: deploys may have it make anything, and reach the buckets of other accounts' pipelines; the role that looks things up
+#: has AWS's ReadOnlyAccess. Whatever else such roles can do is reported as of any other role.
 _DESIGN = re.compile(
     r"\S+:role/cdk-\w+-(cfn-exec-role-\S+ policy-aws-admin AdministratorAccess:"
-    r"|deploy-role-\S+ policy-(escalation default allows cloudformation:\w+ \+ cloudformation:\w+:|wildcard-resource ))"
+    r"|deploy-role-\S+ policy-(escalation default allows cloudformation:\w+ \+ cloudformation:\w+:|wildcard-resource "
+    r'|(exfiltration|exposure) default allows [\w:, ]+: {"Sid": "PipelineCrossAccountArtifactsBucket")'
+    r"|lookup-role-\S+ policy-\S+ ReadOnlyAccess )"
 )
 
 

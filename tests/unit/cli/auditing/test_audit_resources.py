@@ -107,10 +107,18 @@ def test_the_bootstrap_of_the_cdk_is_one_finding_and_more_rights_than_its_templa
     others = [
         *(of("deploy", "policy-aws-admin", "AdministratorAccess: {}"), of("cfn-exec", "policy-admin", "p: {}")),
         of("deploy", "policy-escalation", "p allows iam:PutUserPolicy: {}"),
+        of("deploy", "policy-exfiltration", 'default allows s3:GetObject: {"Sid": "Mine"}'),
+        of("lookup", "policy-exfiltration", "p allows s3:GetObject: {}"),
     ]
     design = [
         of("cfn-exec", "policy-aws-admin", "AdministratorAccess: {}"),
         of("deploy", "policy-escalation", by_design),
+        of(
+            "deploy",
+            "policy-exfiltration",
+            'default allows s3:GetObject: {"Sid": "PipelineCrossAccountArtifactsBucket"}',
+        ),
+        of("lookup", "policy-exfiltration", "ReadOnlyAccess allows s3:GetObject: {}"),
     ]
     *kept, one = bootstrap_in_one([*others, *design])
     assert (kept, one.rule) == (others, "cdk-bootstrap")
