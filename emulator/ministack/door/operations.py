@@ -9,7 +9,7 @@ from __future__ import annotations
 import functools
 import json
 import re
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from typing import Any
 from urllib.parse import parse_qs, unquote
@@ -168,8 +168,8 @@ def route(
 ) -> str | None:
     """Name the operation of a service whose operations are paths; None for none of its."""
     given = query.keys() | (headers or {}).keys()
-    for route_method, pattern, needed, name in _routes(service):
-        if method == route_method and needed <= given and pattern.fullmatch(path):
+    for pattern, needed, name in _routes(service).get(method, ()):
+        if needed <= given and pattern.fullmatch(path):
             # What names a part of a bucket, such as its policy, is never left aside: DELETE would be for the bucket.
             return None if service == "s3" and _subresources(service) & query.keys() - needed else name
     return None
@@ -182,10 +182,10 @@ def _subresources(service: str) -> frozenset[str]:
 
 
 @functools.cache
-def _routes(service: str) -> list[tuple[str, re.Pattern[str], frozenset[str], str]]:
-    """Method, path, what tells the route from others of the same path, and operation; those that tell most first."""
+def _routes(service: str) -> dict[str, list[tuple[re.Pattern[str], frozenset[str], str]]]:
+    """By method: path, what tells the route from others of the same path, and operation; those that tell most first."""
     uses = Counter((one.http["method"], one.http["requestUri"]) for one in _operations(service))
-    routes = []
+    routes = defaultdict(list)
     for operation in _operations(service):
         method, uri = operation.http["method"], operation.http["requestUri"]
         path, _, _ = uri.partition("?")
@@ -195,8 +195,10 @@ def _routes(service: str) -> list[tuple[str, re.Pattern[str], frozenset[str], st
         if uses[method, uri] > 1 and (shape := operation.input_shape) is not None:
             places = [shape.members[name].serialization for name in shape.required_members]
             needed |= {place["name"] for place in places if place.get("location") in ("header", "querystring")}
-        routes.append((method, re.compile(f"{pattern}/?", re.DOTALL), frozenset(needed), operation.name))
-    return sorted(routes, key=lambda route: (-len(route[2]), route[1].pattern.count("[^/]+")))
+        routes[method].append((re.compile(f"{pattern}/?", re.DOTALL), frozenset(needed), operation.name))
+    for several in routes.values():
+        several.sort(key=lambda route: (-len(route[1]), route[0].pattern.count("[^/]+")))
+    return dict(routes)
 
 
 def _operations(service: str) -> list[OperationModel]:
