@@ -89,12 +89,14 @@ def begin(log: Path, make: Callable[..., Run], *arguments: object) -> None:
 
 
 def measure(*case: object) -> tuple[int, float, int]:
-    before = time.process_time()
-    status, after = run(*case), time.process_time()
-    if (seconds := after - before) > 1:  # measured beside it, because a shared machine is slow at times
-        assert sum(number * number for number in range(10**6))
-        assert seconds < LOOPS * (time.process_time() - after)
-    return status, seconds, memory("VmHWM")
+    for _ in range(4):  # what else the machine does only adds to it
+        before = time.process_time()
+        status, after = run(*case), time.process_time()
+        seconds = after - before
+        # Measured beside it, because a shared machine is slow at times.
+        if seconds < 1 or (sum(n * n for n in range(10**6)) and seconds < LOOPS * (time.process_time() - after)):
+            return status, seconds, memory("VmHWM")
+    raise AssertionError(f"It took {seconds:.1f} s of processor time, each time.")
 
 
 class Isolated:

@@ -1,6 +1,7 @@
 """Images made to cost much: each is answered with little memory and time, however few bytes it has."""
 
 import json
+import math
 import struct
 import subprocess
 import sys
@@ -20,7 +21,8 @@ BODY = 6 * 2**20  # the largest request
 SIDES = (8192, 6144)
 # Processor time in that of a loop of a million steps, because a shared machine may be four times as slow as it was. The
 # worst image took 24 loops; the time that the server allows an image, after which it ends the worker, is its own test.
-LOOPS = 36
+# What else the machine does only adds to it, once to 45 loops: the least of some tries counts.
+LOOPS, TRIES = 36, 4
 # What the largest JPEG needs, the file itself, and what Pillow's plug-ins take when they are imported.
 MEGABYTES = 8 * MAX_PIXELS / 1e6 + 60
 
@@ -46,11 +48,15 @@ print(json.dumps([status, (time.process_time() - started) / loop, peak() - befor
 def assert_cost(data: bytes, status: int, most_loops: float = LOOPS, most_megabytes: float = MEGABYTES) -> None:
     """Decode in a fresh process, in the processor time of at most so many loops and megabytes at the peak."""
     assert len(data) <= BODY
-    done = subprocess.run([sys.executable, "-c", MEASURE], input=data, capture_output=True, timeout=120, check=True)
-    got, loops, megabytes = json.loads(done.stdout)
-    assert got == status
-    assert loops < most_loops
-    assert megabytes < most_megabytes
+    least = math.inf
+    for _ in range(TRIES):
+        done = subprocess.run([sys.executable, "-c", MEASURE], input=data, capture_output=True, timeout=120, check=True)
+        got, loops, megabytes = json.loads(done.stdout)
+        assert got == status
+        assert megabytes < most_megabytes
+        if (least := min(least, loops)) < most_loops:
+            break
+    assert least < most_loops
 
 
 def encoded(mode: str, file_format: str, size: tuple[int, int] = SIDES, **options: object) -> bytes:
