@@ -113,13 +113,13 @@ def raw(*blocks: bytes) -> Send:
 
 
 def drip(server: FakeServer, head: bytes | None) -> Send:
-    """Send a head, then one byte at a time, for ten seconds; without a head, nothing."""
+    """Send a head, then one byte at a time, for half a minute; without a head, nothing."""
 
     def send(handler: BaseHTTPRequestHandler) -> None:
         handler.close_connection = True
         with contextlib.suppress(OSError):
             handler.wfile.write(head or b"")
-            for _ in range(200):
+            for _ in range(600):
                 if server.closing.wait(0.05):
                     break
                 handler.wfile.write(b"" if head is None else b"x")

@@ -111,7 +111,7 @@ def test_a_late_answer_ends_at_the_deadline_and_is_not_asked_for_again(head):
         server.answers[:] = [drip(server, head)]
         started = time.monotonic()
         assert isinstance(failure(server, client=client, seconds=0.4), errors.TimedOutError)
-        assert time.monotonic() - started < 2
+        assert time.monotonic() - started < 10  # not half a minute
         server.answers[:] = [reply()]
         classify(server, client=client)  # and the connection that timed out is not used again
     assert (len(server.requests), server.connections) == (3, 2)

@@ -130,7 +130,7 @@ def test_a_dripping_host_is_left_at_the_earlier_deadline(authority, head, limits
         server.answers[:] = [drip(server, head)]
         started = time.monotonic()
         error = failure(server, authority, **limits)
-        assert time.monotonic() - started < 2
+        assert time.monotonic() - started < 10  # not half a minute
     assert isinstance(error, UrlFetchError) and f"{limits['seconds']} seconds" in error.message
 
 
@@ -141,5 +141,5 @@ def test_the_systems_resolver_answers_with_addresses_and_in_time(monkeypatch):
     started = time.monotonic()
     with pytest.raises(TimeoutError):
         resolve("slow.example", Deadline(0.2))
-    assert time.monotonic() - started < 2
+    assert time.monotonic() - started < 10  # not half a minute
     stuck.set()

@@ -125,7 +125,7 @@ def test_it_answers_before_lambda_ends_it(remaining, own_limit):
         started = time.monotonic()
         status, _, body = Caller(server, endpoint_timeout_seconds=own_limit)(post(), remaining_seconds=remaining)
         assert (status, body["error"]["code"]) == (504, "timed_out")
-        assert time.monotonic() - started < 2
+        assert time.monotonic() - started < 10  # not half a minute
 
 
 def test_a_bug_is_logged_with_its_stack_and_told_to_nobody(caplog):

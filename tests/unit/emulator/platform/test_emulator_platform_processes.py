@@ -78,8 +78,8 @@ def test_terminate_ends_the_program_and_what_it_started(registry, tmp_path, how,
 def test_close_ends_all_programs_within_one_grace_and_refuses_new_ones(registry, tmp_path):
     processes = [spawn_parent(registry, tmp_path, "stubborn")[0] for _ in range(3)]
     started = time.monotonic()
-    registry.close(grace_seconds=0.3)
-    assert time.monotonic() - started < 0.9
+    registry.close(grace_seconds=3)
+    assert time.monotonic() - started < 6  # one after the other they would take 9
     assert all(process.poll() is not None for process in processes)
     with pytest.raises(RuntimeError, match="shutting down"):
         registry.spawn(["true"], cwd=tmp_path, env={})
