@@ -26,10 +26,10 @@ adopt: Callable[[subprocess.Popen[bytes]], object] = id
 _free: list[tuple[subprocess.Popen[bytes], Connection]] = []
 
 
-def search(pattern: str, text: str) -> tuple[str | None, ...] | None:
-    """Search for a regular expression and give its groups."""
-    found = re.search(pattern, text)
-    return found and found.groups()
+def search(pattern: str, texts: list[str]) -> list[tuple[int, str]]:
+    """Give the numbers of the texts in which a regular expression is found, each with its first group."""
+    found = ((number, re.search(pattern, text)) for number, text in enumerate(texts))
+    return [(number, match[1] or "") for number, match in found if match]
 
 
 def call(function: Callable[..., Any], arguments: tuple[Any, ...], until: float | None = None) -> Any:

@@ -7,11 +7,12 @@ newest checkpoint: it prints again what it had printed since that was written, a
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import math
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 from emulator.evaluation import evaluator
@@ -22,6 +23,8 @@ from emulator.sagemaker.resources import Resources
 
 _TABLE = ("sagemaker", "training-metric")
 _NAMESPACE = "/aws/sagemaker/TrainingJobs"
+#: A call of the evaluator takes a millisecond, a line in it a microsecond.
+_LINES_TOGETHER = 1000
 
 
 class Point(NamedTuple):
@@ -48,28 +51,40 @@ class JobMetrics:
         self._dimensions = {"TrainingJobName": job["TrainingJobName"]}
         definitions = job["AlgorithmSpecification"].get("MetricDefinitions", [])
         self._metrics = [(definition["Name"], definition["Regex"]) for definition in definitions]
+        self._lines: list[tuple[str, float]] = []
         self._points: list[Point] = []
         self._lock = threading.Lock()
 
     def take(self, line: str) -> None:
-        now = time.time()
-        for name, expression in [*self._metrics]:
-            try:
-                groups = evaluator.call(evaluator.search, (expression, line))
-                value = float(groups[0] or "") if groups else math.nan  # a group may have no part in the match
-            except TimeoutError:
+        with self._lock:
+            self._lines.append((line, time.time()))
+            if len(self._lines) == _LINES_TOGETHER:
+                self._match()
+
+    def _match(self) -> None:
+        lines, self._lines = self._lines, []
+        for name, expression in [*self._metrics] if lines else []:
+            for number, found in self._search(name, expression, [line for line, _ in lines]):
+                with contextlib.suppress(ValueError):  # the group may have no part in the match
+                    if math.isfinite(value := float(found)):
+                        self._points.append(Point(name, value, lines[number][1]))
+                        self._publish(name, self._dimensions, value)
+
+    def _search(self, name: str, expression: str, lines: list[str]) -> Iterator[tuple[int, str]]:
+        """Search lines, and leave the metric out from the line on that takes too long or too much."""
+        try:
+            yield from evaluator.call(evaluator.search, (expression, lines))
+        except (TimeoutError, ValueError):
+            if len(lines) == 1:
                 self._metrics.remove((name, expression))
-                continue
-            except ValueError:
-                continue
-            if math.isfinite(value):
-                with self._lock:
-                    self._points.append(Point(name, value, now))
-                self._publish(name, self._dimensions, value)
+            for number, line in enumerate(lines):
+                if (name, expression) in self._metrics:
+                    yield from ((number, found) for _, found in self._search(name, expression, [line]))
 
     def flush(self) -> None:
         """Put the values so far on record; those that cannot be written are kept for the next time."""
         with self._lock:
+            self._match()
             if self._points:
                 with self._store.transaction():
                     self._jobs.change(self._arn, lambda record: _set_final_metrics(self._points, record))

@@ -14,10 +14,10 @@ BOMB = '#set($t = "abcdefghijkl")#foreach($i in [1..40])#set($t = "$t$t")#end'
 
 def test_a_process_is_used_again_and_replaced_when_it_takes_too_much_or_is_ended() -> None:
     seen, later = [evaluator.call(os.getpid, ())], time.monotonic() + 29
-    assert evaluator.call(evaluator.search, ("(b)(c)?", "abd")) == ["b", None]
+    assert evaluator.call(evaluator.search, ("b(c)?", ["a", "b", "bc"])) == [[1, ""], [2, "c"]]
     assert evaluator.call(os.getpid, ()) == seen[0] != os.getpid()
     for error, reason, function, arguments, until in (
-        (TimeoutError, "takes longer", evaluator.search, ("(a|aa)+$", "a" * 99 + "!"), None),
+        (TimeoutError, "takes longer", evaluator.search, ("(a|aa)+$", ["a" * 99 + "!"]), None),
         (ValueError, "too much memory", templates.render, (BOMB, "{}", {}, {}, {}), later),
         (ValueError, "was ended", os._exit, (1,), None),
     ):
@@ -29,4 +29,4 @@ def test_a_process_is_used_again_and_replaced_when_it_takes_too_much_or_is_ended
     assert evaluator.call(templates.render, ("text", "{}", {}, {}, {})) == ["text", {}]
     assert len({*seen, evaluator.call(os.getpid, ())}) == 5
     with pytest.raises(ValueError, match="unterminated subpattern"):
-        evaluator.call(evaluator.search, ("(", ""))
+        evaluator.call(evaluator.search, ("(", [""]))

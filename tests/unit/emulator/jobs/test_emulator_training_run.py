@@ -56,9 +56,10 @@ def start(tmp_path: Path) -> Iterator[Start]:
         service.stop()
 
 
-def test_lines_that_a_metric_matches_without_a_value_are_no_values(start: Start) -> None:
-    # A program that prints more than a pipe holds comes to its end only if every line is read.
-    program = "print('loss=x\\n' * 20_000 + 'loss=0.5\\n' + 'loss=nan\\n' * 20_000)"
+@pytest.mark.parametrize("lines", [4_000, 20_000])
+def test_lines_that_a_metric_matches_without_a_value_are_no_values(start: Start, lines: int) -> None:
+    # What a pipe holds is read after the program's end; one that prints more ends only if every line is read.
+    program = f"print('loss=x\\n' * {lines} + 'loss=nan\\n' * {lines} + 'loss=0.5')"
     found = start(program, regex=r"loss=([0-9.]+)?").ended()
     assert found["TrainingJobStatus"] == "Completed"
     assert [metric["Value"] for metric in found["FinalMetricDataList"]] == [0.5]
