@@ -1,4 +1,4 @@
-"""SageMaker: models served by real processes, training, tuning and transform jobs run as real processes."""
+"""SageMaker: models served by real processes, training, tuning, transform and processing jobs, too."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from emulator.sagemaker.instance_quotas import LIMITED, InstanceQuotas
 from emulator.sagemaker.model_packages import ModelPackages
 from emulator.sagemaker.models import Models
 from emulator.sagemaker.notebooks import LifecycleConfigs, NotebookInstances
+from emulator.sagemaker.processing import ProcessingJobs
 from emulator.sagemaker.resources import (
     ENDPOINT_CONFIG,
     KINDS,
@@ -41,15 +42,17 @@ class SageMaker(Service):
         self.endpoints = Endpoints(host, self._store)
         self.training_jobs = TrainingJobs(host, self._store)
         self.tuning_jobs = TuningJobs(self._store, self.training_jobs)
-        self.transform_jobs = TransformJobs(host, self._store)
-        self._lives = (self.endpoints, self.training_jobs, self.tuning_jobs, self.transform_jobs)
+        others = (TransformJobs(host, self._store), ProcessingJobs(host, self._store))
+        self._lives = (self.endpoints, self.training_jobs, self.tuning_jobs, *others)
+        # In the order in which they are interrupted.
+        self._jobs = (self.tuning_jobs, self.training_jobs, *others)
         for kind in KINDS:
             resources = Resources(self._store, kind)
             self._handlers[f"Describe{kind.member}"] = resources.describe
             self._handlers[f"List{kind.member}s"] = resources.list_page
         for kind in (MODEL, ENDPOINT_CONFIG, MODEL_PACKAGE):  # no use of them keeps one
             self._handlers[f"Delete{kind.member}"] = Resources(self._store, kind).delete_named
-        for jobs in (self.training_jobs, self.tuning_jobs, self.transform_jobs):
+        for jobs in self._jobs:
             self._handlers[f"Stop{jobs.kind.member}"] = jobs.stop_job
         self.register(*self._lives, Models(host, self._store), ModelPackages(self._store))
         self.register(NotebookInstances(self._store), LifecycleConfigs(self._store), Tags(self._store))
@@ -76,7 +79,7 @@ class SageMaker(Service):
 
     def interrupt(self) -> None:
         """Interrupt the jobs, while the other services still answer: without them a job would fail."""
-        for jobs in (self.tuning_jobs, self.training_jobs, self.transform_jobs, self.endpoints):
+        for jobs in (*self._jobs, self.endpoints):
             jobs.interrupt()
 
     def stop(self) -> None:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from functools import partial
 
 from emulator.platform.awsapi import Caller, Payload, ServiceError
 from emulator.platform.store import Record, Store
@@ -12,6 +13,7 @@ from emulator.sagemaker.resources import (
     ENDPOINT,
     ENDPOINT_CONFIG,
     NOTEBOOK_INSTANCE,
+    PROCESSING_JOB,
     TRAINING_JOB,
     TRANSFORM_JOB,
     Kind,
@@ -25,7 +27,8 @@ Usage = Counter[str]
 #: The operations that start instances.
 LIMITED = (
     *("CreateEndpoint", "UpdateEndpoint", "UpdateEndpointWeightsAndCapacities", "CreateTrainingJob"),
-    *("CreateHyperParameterTuningJob", "CreateTransformJob", "CreateNotebookInstance", "StartNotebookInstance"),
+    *("CreateHyperParameterTuningJob", "CreateTransformJob", "CreateProcessingJob"),
+    *("CreateNotebookInstance", "StartNotebookInstance"),
 )
 
 _AT_REST = ("Completed", "Failed", "Stopped")
@@ -81,24 +84,16 @@ class InstanceQuotas:
                 definition = request.get("TrainingJobDefinition", {})
                 trial = _of_training({**definition, "ResourceConfig": resource_config(definition)})
                 return Counter({quota: number * parallel for quota, number in trial.items()})
-            case "CreateTrainingJob":
-                return _of_training(request)
-            case "CreateTransformJob":
-                return _of_transform(request)
-            case "CreateNotebookInstance":
-                return _of_notebook(request)
-        return _of_notebook(self._record(NOTEBOOK_INSTANCE, request, caller))
+            case "StartNotebookInstance":
+                return _of_notebook(self._record(NOTEBOOK_INSTANCE, request, caller))
+        return next(usage(request) for kind, usage in _STARTED.items() if operation == f"Create{kind.member}")
 
     def _used(self, caller: Caller) -> Usage:
         total: Usage = Counter()
         for record in self._records(ENDPOINT, caller):
             fleets = [record[fleet]["Variants"] for fleet in ("Fleet", "NextFleet") if fleet in record]
             total += _of_variants((spec["Variant"], spec["InstanceCount"]) for fleet in fleets for spec in fleet)
-        for kind, usage in (
-            (TRAINING_JOB, _of_training),
-            (TRANSFORM_JOB, _of_transform),
-            (NOTEBOOK_INSTANCE, _of_notebook),
-        ):
+        for kind, usage in _STARTED.items():
             for record in self._records(kind, caller):
                 total += usage(record) if record[kind.status_member] not in _AT_REST else Counter()
         return total
@@ -130,10 +125,19 @@ def _of_training(job: Payload) -> Usage:
     return Counter({instances(resources.get("InstanceType", ""), purpose): resources.get("InstanceCount", 0)})
 
 
-def _of_transform(job: Payload) -> Usage:
-    resources = job["TransformResources"]
-    return Counter({instances(resources["InstanceType"], "transform job"): resources["InstanceCount"]})
+def _of_resources(member: str, purpose: str, job: Payload) -> Usage:
+    resources = job[member].get("ClusterConfig", job[member])
+    return Counter({instances(resources.get("InstanceType", ""), purpose): resources.get("InstanceCount", 0)})
 
 
 def _of_notebook(notebook: Payload) -> Usage:
     return Counter({instances(notebook["InstanceType"], "notebook instance"): 1} if notebook else {})
+
+
+#: What starts instances when it is made, and how many.
+_STARTED: dict[Kind, Callable[[Payload], Usage]] = {
+    TRAINING_JOB: _of_training,
+    TRANSFORM_JOB: partial(_of_resources, "TransformResources", "transform job"),
+    PROCESSING_JOB: partial(_of_resources, "ProcessingResources", "processing job"),
+    NOTEBOOK_INSTANCE: _of_notebook,
+}

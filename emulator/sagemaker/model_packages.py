@@ -85,6 +85,9 @@ class ModelPackages:
 
     @operation("ListModelPackages")
     def list_all(self, request: Payload, caller: Caller) -> Payload:
-        refuse("ModelPackageGroupName" not in request, _VERSIONS_ONLY)
-        group = self._groups.require(caller, request["ModelPackageGroupName"])
-        return self._packages.list_page(request | {"ModelPackageGroupName": group["ModelPackageGroupName"]}, caller)
+        name = request.get(self._groups.kind.name_member, "")
+        group = self._groups.get(self._groups.kind.arn(caller, name)) or {}
+        # AWS lists nothing of a group that is not there, and without one, what has no version: nothing here.
+        named = {self._groups.kind.name_member: group.get(self._groups.kind.name_member, name)}
+        every = not name and request.get("ModelPackageType") == "Versioned"
+        return self._packages.list_page(request if every else request | named, caller)

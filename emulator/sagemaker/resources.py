@@ -76,14 +76,15 @@ def _job(member: str, title: str, missing: str, **others: str) -> Kind:
 
 _UP_BY_NAME = {"sort_by": "Name", "sort_order": "Ascending"}
 _NO_TUNING_JOB = "Amazon SageMaker can't find a tuning job with the ARN {arn}."
-_NO_TRANSFORM_JOB = 'Could not find requested job with name: "{arn}".'
+_NO_JOB = 'Could not find requested job with name: "{arn}".'
 _NOTEBOOK_EXISTS = "Cannot create a duplicate Notebook Instance ({arn})"
 MODEL = _named("Model", "model")
 ENDPOINT_CONFIG = _named("EndpointConfig", "endpoint configuration")
 ENDPOINT = _named("Endpoint", "endpoint")
 TRAINING_JOB = _job("TrainingJob", "Training", "Requested resource not found.", sort_order="Ascending")
 TUNING_JOB = _job("HyperParameterTuningJob", "Tuning", _NO_TUNING_JOB, missing_code="ResourceNotFound", **_UP_BY_NAME)
-TRANSFORM_JOB = _job("TransformJob", "Transform", _NO_TRANSFORM_JOB)
+TRANSFORM_JOB = _job("TransformJob", "Transform", _NO_JOB)
+PROCESSING_JOB = _job("ProcessingJob", "Processing", _NO_JOB, sort_order="Ascending")
 NOTEBOOK_INSTANCE = Kind("NotebookInstance", "RecordNotFound", _NOTEBOOK_EXISTS, **_UP_BY_NAME)
 LIFECYCLE_CONFIG = _named("NotebookInstanceLifecycleConfig", "Notebook Instance Lifecycle Config")
 _PACKAGE_GROUP = ("ModelPackageGroup {arn} does not exist.", "Model Package Group already exists: {arn}")
@@ -91,7 +92,7 @@ MODEL_PACKAGE_GROUP = Kind("ModelPackageGroup", *_PACKAGE_GROUP, sort_order="Asc
 MODEL_PACKAGE = Kind("ModelPackage", "ModelPackage {arn} does not exist.", "", sort_order="Ascending")
 KINDS = (
     *(MODEL, ENDPOINT_CONFIG, ENDPOINT, TRAINING_JOB, TUNING_JOB, TRANSFORM_JOB),
-    *(NOTEBOOK_INSTANCE, LIFECYCLE_CONFIG, MODEL_PACKAGE_GROUP, MODEL_PACKAGE),
+    *(PROCESSING_JOB, NOTEBOOK_INSTANCE, LIFECYCLE_CONFIG, MODEL_PACKAGE_GROUP, MODEL_PACKAGE),
 )
 
 

@@ -13,10 +13,12 @@ from urllib.parse import parse_qsl
 from botocore.model import ListShape, OperationModel, StructureShape
 
 from emulator.platform.awsapi import service_model
-from emulator.platform.validation import in_headers, refused_members
+from emulator.platform.validation import in_headers, refused_members, validate
 
 #: Models of botocore by MiniStack's name of the service, where it has another.
 MODELS = {"monitoring": "cloudwatch", "tagging": "resourcegroupstaggingapi"}
+#: Services whose code here checks the values of a request itself.
+_CHECKED = frozenset({"apigateway", "logs", "monitoring"})
 _NONE = StructureShape("NoMembers", {"type": "structure", "members": {}})
 #: What every request of the query protocol has.
 _COMMON = frozenset({"Action", "Version"})
@@ -41,7 +43,10 @@ def foreign_in_query(service: str, operation: str, parameters: Mapping[str, Sequ
 def foreign(
     service: str, operation: str, request: Mapping[str, Any], query: Mapping[str, Any], headers: Mapping[str, str]
 ) -> str | None:
-    """Say which members of a request's JSON, or of its query, are another operation's, or name a resource twice."""
+    """Say which members of a request's JSON, or of its query, are another operation's, or name a resource twice.
+
+    ServiceError is for values that the operation does not take.
+    """
     model = _operation(service, operation)
     if model is None:
         return None
@@ -57,6 +62,8 @@ def foreign(
     if model.input_shape is not None and "payload" in model.input_shape.serialization:
         given["body"] = set()
     unknown = _unsigned(model) or _unknown(model, given["body"] | given["querystring"]) or doubled
+    if not unknown and service not in _CHECKED and "payload" not in (model.input_shape or _NONE).serialization:
+        validate(request, model.input_shape or _NONE, whole=False)
     asked = {name: value[0] if isinstance(value, list) else value for name, value in query.items()}
     return unknown or forgotten(service, operation, {**asked, **request}, headers)
 

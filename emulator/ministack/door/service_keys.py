@@ -27,8 +27,8 @@ from emulator.platform.errors import Response, ServiceError
 UNUSABLE = frozenset({"DisabledException", "KMSInvalidStateException", "NotFoundException"})
 _TO_SAGEMAKER = {"kms:GrantIsForAWSResource": "true"}
 _WITH_VOLUMES = (
-    *("CreateTrainingJob", "CreateHyperParameterTuningJob", "CreateTransformJob", "CreateNotebookInstance"),
-    *("CreateEndpoint", "UpdateEndpoint"),
+    *("CreateTrainingJob", "CreateHyperParameterTuningJob", "CreateTransformJob", "CreateProcessingJob"),
+    *("CreateNotebookInstance", "CreateEndpoint", "UpdateEndpoint"),
 )
 
 
@@ -62,6 +62,7 @@ def _of_volumes(operation: str, request: Payload, ask: Callable[..., Payload]) -
     for job in (request, request.get("TrainingJobDefinition", {}), *request.get("TrainingJobDefinitions", ())):
         for member in ("ResourceConfig", "HyperParameterTuningResourceConfig", "TransformResources"):
             yield job.get(member, {}).get("VolumeKmsKeyId"), job.get("RoleArn", role)
+    yield request.get("ProcessingResources", {}).get("ClusterConfig", {}).get("VolumeKmsKeyId"), role
 
 
 def _hand_on(key: str, access_key: str, role: str) -> None:

@@ -29,7 +29,7 @@ from emulator.sagemaker.runs import MAX_REASON_CHARACTERS, JobFailed, JobStopped
 from emulator.sagemaker.training.checkpoints import CheckpointSync
 from emulator.sagemaker.training.container import Cluster, TrainingContainer
 from emulator.sagemaker.training.metrics import JobMetrics
-from emulator.sagemaker.training.transfers import download_channel, download_source, upload_outputs
+from emulator.sagemaker.training.transfers import download, download_source, upload_outputs
 
 LOG_GROUP = "/aws/sagemaker/TrainingJobs"
 STARTING, STOPPING = "Preparing the instances for training", "Stopping the training job"
@@ -40,10 +40,12 @@ _METRICS_SECONDS = 0.5
 
 
 class TrainingRun(Run):
+    log_group, container_class = LOG_GROUP, TrainingContainer
+
     def __init__(self, jobs: Resources, job: Record, host: Host, store: Store) -> None:
         super().__init__(jobs, job)
         self._host = host
-        self._directory = host.folder / "training" / self._region / self._name
+        self._directory = host.folder / jobs.kind.arn_type / self._region / self._name
         resources = job["ResourceConfig"]
         self._cluster = Cluster(
             hosts=tuple(f"algo-{number}" for number in range(1, resources["InstanceCount"] + 1)),
@@ -51,7 +53,7 @@ class TrainingRun(Run):
             gpus=_visible_gpus(resources["InstanceType"]),
         )
         self._containers = [
-            TrainingContainer(job, self._cluster, instance, self._directory / instance)
+            self.container_class(job, self._cluster, instance, self._directory / instance)
             for instance in self._cluster.hosts
         ]
         self._metrics = JobMetrics(job, jobs, store, host.monitoring)
@@ -116,7 +118,9 @@ class TrainingRun(Run):
             for container in self._containers:
                 container.make_folders()
             for channel in self._job.get("InputDataConfig", []):
-                download_channel(role, s3, channel, self._containers, self._stop_requested.is_set, self._report)
+                name, source = channel["ChannelName"], channel["DataSource"]["S3DataSource"]
+                folders = [container.path("input", "data", name) for container in self._containers]
+                download(role, s3, source, folders, self._stop_requested.is_set, functools.partial(self._report, name))
             for container in self._containers:
                 container.adapt_drivers()
             download_source(s3, self._containers, self._directory / "sourcedir.tar.gz")
@@ -134,7 +138,7 @@ class TrainingRun(Run):
     def _train(self, role: Role, checkpoints: CheckpointSync | None) -> str:
         temporary = self._host.temporary_folder()
         began = int(time.time())
-        logs = [LogStream(role, LOG_GROUP, f"{self._name}/{host}-{began}") for host in self._cluster.hosts]
+        logs = [LogStream(role, self.log_group, f"{self._name}/{host}-{began}") for host in self._cluster.hosts]
         processes = self._processes = []
         readers: list[threading.Thread] = []
         try:

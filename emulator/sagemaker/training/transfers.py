@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,19 +23,18 @@ _REPORTED_TOGETHER = 1000  # objects
 _OUTPUTS = {"model": "model.tar.gz", "output/data": "output.tar.gz"}
 
 
-def download_channel(
+def download(
     role: Role,
     s3: Any,
-    channel: Payload,
-    containers: Sequence[TrainingContainer],
+    source: Payload,
+    folders: Sequence[Path],
     stopped: Callable[[], bool],
-    report: Callable[[str, int, int], None],
+    report: Callable[[int, int], None] = lambda done, total: None,
 ) -> None:
-    """Bring a channel's objects to every instance, or each its share of them, until `stopped` says yes.
+    """Bring the objects of a source to the folder of every instance, or each its share, until `stopped` says yes.
 
-    `report` is called now and then with the channel's name, how many of its objects are there, and how many will be.
+    `report` is called now and then with how many of the objects are there, and how many will be.
     """
-    source, name = channel["DataSource"]["S3DataSource"], channel["ChannelName"]
     bucket, prefix = artifacts.parse_s3_url(source["S3Uri"])
     if source["S3DataType"] == "ManifestFile":
         bucket, targets = artifacts.read_manifest(s3, bucket, prefix)
@@ -42,16 +42,16 @@ def download_channel(
         keys = artifacts.list_keys(s3, bucket, prefix)
         targets = [(key, artifacts.relative_key(key, prefix)) for key in keys]
     _refuse_nothing(role, source["S3Uri"], bool(targets))
-    folders, done = [container.path("input", "data", name) for container in containers], 0
+    done = 0
     filled = folders if source.get("S3DataDistributionType") == "ShardedByS3Key" else folders[:1]
     for number, folder in enumerate(filled):
         folder.mkdir(parents=True, exist_ok=True)
         share = targets[number :: len(filled)]
         for start in range(0, len(share), _REPORTED_TOGETHER):
             done += len(artifacts.fetch_all(s3, bucket, share[start : start + _REPORTED_TOGETHER], folder, stopped))
-            report(name, done, len(targets))
+            report(done, len(targets))
     for folder in folders[len(filled) :]:
-        shutil.copytree(folders[0], folder)
+        shutil.copytree(folders[0], folder, dirs_exist_ok=True)
 
 
 def check_objects(role: Role, url: str) -> None:
@@ -105,23 +105,36 @@ def model_location(job: Payload) -> str:
 def upload_outputs(role: Role, s3: Any, job: Payload, containers: Sequence[TrainingContainer], scratch: Path) -> None:
     """Upload what the program left in its folders, as archives that are made in `scratch`."""
     bucket, base = _output_location(job)
-    encryption, needed = artifacts.encryption(job["OutputDataConfig"]), "s3:PutObject"
-    try:
-        if key := job["OutputDataConfig"].get("KmsKeyId"):
-            needed = "kms:Encrypt and s3:PutObject"
-            role.client("kms").encrypt(KeyId=key, Plaintext=b"\0")
+    with uploading(role, job["OutputDataConfig"], f"s3://{bucket}/{base}") as encryption:
         for folder, name in _OUTPUTS.items():
             archive = scratch / name
             if artifacts.pack([container.path(folder) for container in containers], archive):
                 with archive.open("rb") as file:
                     s3.upload_fileobj(file, bucket, f"{base}/{name}", ExtraArgs=encryption)
         for (local, url), container in itertools.product(synced(job), containers):
-            there, prefix = artifacts.parse_s3_url(url)
-            for path in filter(Path.is_file, container.outside(local).rglob("*")):
-                s3.upload_file(str(path), there, f"{prefix}/{path.relative_to(container.outside(local)).as_posix()}")
+            upload_folder(s3, container.outside(local), url, {})
+
+
+@contextlib.contextmanager
+def uploading(role: Role, output: Payload, to: str) -> Iterator[dict[str, str]]:
+    """Give the encryption of what a job writes; what fails in the block fails the job and names the role's rights."""
+    needed = "s3:PutObject"
+    try:
+        if key := output.get("KmsKeyId"):
+            needed = "kms:Encrypt and s3:PutObject"
+            role.client("kms").encrypt(KeyId=key, Plaintext=b"\0")
+        yield artifacts.encryption(output)
     except (ClientError, BotoCoreError, OSError) as error:
         kind, advice = "InternalServerError", ""
         if isinstance(error, ClientError) and error.response["ResponseMetadata"]["HTTPStatusCode"] < 500:
             kind, advice = "ClientError", f'. Please ensure that the role "{role.arn}" has "{needed}" permissions there'
-        problem = f"{kind}: Uploading to s3://{bucket}/{base} failed{advice}: {artifacts.reason(error)}"
-        raise JobFailed(problem) from None
+        raise JobFailed(f"{kind}: Uploading to {to} failed{advice}: {artifacts.reason(error)}") from None
+
+
+def upload_folder(s3: Any, folder: Path, url: str, encryption: dict[str, str]) -> None:
+    """Upload the files of a folder, each below the location by its path."""
+    bucket, prefix = artifacts.parse_s3_url(url)
+    for path in filter(Path.is_file, folder.rglob("*")):
+        key = "/".join(filter(None, (prefix.rstrip("/"), path.relative_to(folder).as_posix())))
+        with path.open("rb") as file:
+            s3.upload_fileobj(file, bucket, key, ExtraArgs=encryption)

@@ -66,12 +66,21 @@ def test_a_function_sees_its_own_surroundings_only(aws: LocalAws, url: str) -> N
 
 def test_a_function_sets_neither_what_lambda_sets_nor_more_than_4_kb(aws: LocalAws, url: str) -> None:
     resource = {"Type": "AWS::Lambda::Function", "Properties": {"FunctionName": "set", "Role": "r", "Code": {}}}
-    for variables, reason in (({"AWS_REGION": "eu-west-1"}, "reserved keys.*AWS_REGION"), ({"A": "b" * 4096}, "4KB")):
+    for variables, reason in (({"AWS_REGION": "eu-west-1"}, "reserved keys.*AWS_REGION"), ({"AB": "b" * 4096}, "4KB")):
         environment = {"Environment": {"Variables": variables}}
         refused(aws.lambda_.update_function_configuration, reason, FunctionName="f", **environment)
         refused(aws.function, reason, f"set{len(reason)}", "", **environment)
         template = {"Resources": {"F": {**resource, "Properties": {**resource["Properties"], **environment}}}}
         assert re.search(reason, aws.deploy(f"set{len(reason)}", template)["Reasons"])
+
+
+def test_values_that_lambda_does_not_have_are_refused(aws: LocalAws) -> None:
+    for member, value in {
+        "Architectures": ["foo"],
+        "EphemeralStorage": {"Size": 3_000_000},
+        "MemorySize": 99_999,
+    }.items():
+        refused(aws.function, "ValidationException.*failed to satisfy", f"bad-{member}", "", **{member: value})
 
 
 def test_a_function_url_can_be_called_as_it_is_given(aws: LocalAws, url: str) -> None:

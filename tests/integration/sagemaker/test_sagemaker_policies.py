@@ -6,7 +6,7 @@ import json
 from typing import Any
 
 import pytest
-from local_aws_harness import SAGEMAKER_TRUST, refused
+from local_aws_harness import SAGEMAKER_TRUST, policy, refused
 from sagemaker_local import LocalSageMaker
 
 AWS = "arn:aws:iam::aws:policy/"
@@ -41,6 +41,19 @@ def test_policies_are_listed_by_the_page_and_by_use(aws: LocalSageMaker) -> None
     (reading,) = (each for each in listed if each["PolicyName"] == "ReadOnlyAccess")
     assert reading["AttachmentCount"] == 1 and len(listed) < 10
     assert not aws.iam.list_policies(Scope="Local")["Policies"]
+
+
+def test_lists_show_no_tags(aws: LocalSageMaker) -> None:
+    tags = {"Tags": [{"Key": "team", "Value": "a"}]}
+    trusted, allowed = json.dumps(SAGEMAKER_TRUST), json.dumps(policy({"Action": "s3:*", "Resource": "*"}))
+    aws.iam.create_role(RoleName="tagged", AssumeRolePolicyDocument=trusted, **tags)
+    aws.iam.create_user(UserName="tagged", **tags)
+    aws.iam.create_policy(PolicyName="tagged", PolicyDocument=allowed, **tags)
+    aws.iam.create_instance_profile(InstanceProfileName="tagged", **tags)
+    listed = [aws.iam.list_roles(), aws.iam.list_users(), aws.iam.list_policies(Scope="Local")]
+    listed.append(aws.iam.list_instance_profiles())
+    assert all("tagged" in str(answer) and "Tags" not in str(answer) for answer in listed)
+    assert aws.iam.get_role(RoleName="tagged")["Role"]["Tags"] == tags["Tags"]
 
 
 @pytest.mark.parametrize("kind", ["role", "user", "group"])

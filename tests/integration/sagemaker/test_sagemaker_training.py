@@ -82,7 +82,7 @@ def test_a_job_runs_its_program_and_uploads_what_it_leaves(aws: LocalSageMaker, 
     assert environment["OWN"] == "1" and environment["AWS_SESSION_TOKEN"]
     assert environment["AWS_ACCESS_KEY_ID"] != aws.environment["AWS_ACCESS_KEY_ID"]
     assert aws.output(job, "output.tar.gz") == {"report.txt": b"all well"}
-    assert not list((aws.state_dir / "sagemaker" / "training").rglob("*.json")), "the folders are cleared away"
+    assert not list((aws.state_dir / "sagemaker" / "training-job").rglob("*.json")), "the folders are cleared away"
 
 
 def test_network_isolation_takes_the_credentials_away(aws: LocalSageMaker, role: str) -> None:

@@ -17,7 +17,7 @@ from emulator.containers import mounts
 from emulator.sagemaker.roles import Role
 from emulator.sagemaker.runs import JobFailed
 from emulator.sagemaker.training.container import Cluster, TrainingContainer
-from emulator.sagemaker.training.transfers import download_channel, upload_outputs
+from emulator.sagemaker.training.transfers import download, upload_outputs
 
 URL = "s3://bucket/data"
 
@@ -217,9 +217,10 @@ def test_each_instance_gets_all_objects_or_its_share(
     listed = json.dumps([{"prefix": "s3://bucket/data/"}, "b", "c"]).encode()
     s3 = FakeS3(**{"data/": listed, "data/a": b"", "data/b": b"", "data/c": b""})
     made = [container(tmp_path / host, 2, host) for host in HOSTS]
-    train = channel("train", "s3://bucket/data/", **source)
-    download_channel(ROLE, s3, train, made, lambda: False, lambda *counts: None)
-    found = [sorted(path.name for path in each.path("input", "data", "train").iterdir()) for each in made]
+    train = channel("train", "s3://bucket/data/", **source)["DataSource"]["S3DataSource"]
+    folders = [each.path("input", "data", "train") for each in made]
+    download(ROLE, s3, train, folders, lambda: False)
+    found = [sorted(path.name for path in folder.iterdir()) for folder in folders]
     assert found == shares
 
 

@@ -113,11 +113,14 @@ def test_versions_of_a_model_are_numbered_approved_and_listed(sagemaker: SageMak
     assert {**described, **expected} == described
 
     def numbers(**filters: Any) -> list[int]:
-        found = call(sagemaker, "ListModelPackages", **{GROUP: "dogs"}, **filters)["ModelPackageSummaryList"]
+        found = call(sagemaker, "ListModelPackages", **{GROUP: "dogs", **filters})["ModelPackageSummaryList"]
         return [package["ModelPackageVersion"] for package in found]
 
     assert numbers(SortOrder="Descending") == [2, 1]
     assert numbers(ModelApprovalStatus="PendingManualApproval") == [1]
+    assert numbers(**{GROUP: "no-such-group"}) == []
+    everywhere = [call(sagemaker, "ListModelPackages", **of) for of in ({}, {"ModelPackageType": "Versioned"})]
+    assert [len(found["ModelPackageSummaryList"]) for found in everywhere] == [0, 2]
     call(sagemaker, "DeleteModelPackage", ModelPackageName=second)
     assert add_version(sagemaker).endswith("/3")  # no number is used twice
 
