@@ -20,15 +20,25 @@ from infra.validation import SettingsError, Table, matching
 AccountId = Annotated[str, matching(r"\d{12}", "an account id of twelve digits")]
 
 
+def _image_tables(name: str) -> list[Path]:
+    package = importlib.util.find_spec("sagemaker")  # finds it without running it, in one folder or several
+    assert package is not None and package.submodule_search_locations is not None
+    folders = [Path(folder, "core/image_uri_config") for folder in package.submodule_search_locations]
+    return [path for folder in folders for path in folder.glob(name)]
+
+
 @cache
 def image_accounts() -> dict[str, str]:
     """By region, the account from which AWS gives out its Deep Learning Containers; no other region has them."""
-    package = importlib.util.find_spec("sagemaker")  # finds it without running it, in one folder or several
-    assert package is not None and package.submodule_search_locations is not None
-    paths = [Path(folder, "core/image_uri_config/pytorch.json") for folder in package.submodule_search_locations]
-    table = next(path for path in paths if path.is_file())
-    versions: dict[str, dict[str, dict[str, str]]] = json.loads(table.read_bytes())["training"]["versions"]
+    table = _image_tables("pytorch.json")[0].read_bytes()
+    versions: dict[str, dict[str, dict[str, str]]] = json.loads(table)["training"]["versions"]
     return list(versions.values())[-1]["registries"]  # the newest
+
+
+@cache
+def aws_accounts() -> set[str]:
+    """Accounts from which AWS gives out images: containers, algorithms, monitors."""
+    return {account for path in _image_tables("*.json") for account in re.findall(r'"(\d{12})"', path.read_text())}
 
 
 @cache

@@ -18,7 +18,7 @@ from infra.constructs.inline_role import STREAMS, InlineRole, arn_here
 from infra.constructs.monitoring.alarms import Alarms
 from infra.constructs.monitoring.metrics import EndpointMetrics
 from infra.constructs.registry_image import RegistryImage
-from infra.gate.compliance import acknowledge
+from infra.gate.compliance import acknowledge, acknowledge_image
 from infra.settings import ROOT
 from infra.tables.serving import CaptureSettings, RolloutSettings, ServingSettings
 from model.core.archives import archive_digest
@@ -79,6 +79,7 @@ class RealtimeEndpoint(Construct):
                 },
             ),
         )
+        acknowledge_image(model, image.uri)
         if not on_instances:
             acknowledge(model, "MODEL_IS_ISOLATED", _NO_ISOLATION)
         config = sagemaker.CfnEndpointConfig(

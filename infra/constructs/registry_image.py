@@ -10,6 +10,7 @@ from infra import instance_types
 from infra.constructs.built_image import BuiltImage
 from infra.constructs.inline_role import InlineRole
 from infra.container_images import ECR_IMAGE_URI, ContainerImage, image_accounts
+from infra.gate.compliance import acknowledge_image
 from infra.settings import ROOT
 from infra.tables.serving import ServingSettings
 
@@ -27,6 +28,7 @@ class RegistryImage:
         role.allow_any("Image", ["ecr:GetAuthorizationToken"])
         actions = ["ecr:BatchCheckLayerAvailability", "ecr:BatchGetImage", "ecr:GetDownloadUrlForLayer"]
         role.allow("Image", actions, [self.repository_arn])
+        acknowledge_image(role.resource, self.repository_arn)
 
 
 def image_repository(scope: Construct, construct_id: str) -> ecr.Repository:

@@ -14,9 +14,10 @@ from typing import Any, cast
 
 from aws_cdk import Acknowledgment, App, CfnResource, CloudFormationValidatePlugin, ValidationRuleSource, Validations
 
+from infra.container_images import aws_accounts
 from infra.gate import policies
 from infra.gate.examiners import Examiner
-from infra.gate.statements import texts
+from infra.gate.statements import others, texts
 from infra.tables.gate import PACKS, GateSettings
 
 RULES = Path(__file__).with_name("rules.guard")
@@ -51,6 +52,13 @@ def acknowledge_caller(resource: CfnResource, arn: str, reason: str) -> None:
     """Say why a principal may come in at a resource, unless it is of the stack's own account."""
     if arn.split(":")[4] != resource.stack.account:
         acknowledge(resource, f"NOBODY_OF_ANOTHER_ACCOUNT[{arn}]", reason)
+
+
+def acknowledge_image(resource: CfnResource, name: str) -> None:
+    """Say why an image, by its address or its repository's ARN, may be of another account than the stack's or AWS's."""
+    text = "".join(texts(resource.stack.resolve(name))).replace("::", ".")
+    if others(text, resource.stack.account) - aws_accounts():
+        acknowledge(resource, f"NOTHING_OF_ANOTHER_ACCOUNT[{text}]", "The settings name this image.")
 
 
 def expiry(exception: str, until: date | None) -> str | None:

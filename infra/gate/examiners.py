@@ -4,6 +4,7 @@ cdk-nag by itself looks at constructs, and they do not show what an override cha
 """
 
 import json
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ import jsii
 from aws_cdk.cloudformation_include import CfnInclude
 
 from infra.gate.policies import RULES, examine
+from infra.gate.statements import PATTERNS
 
 
 @jsii.implements(cdk.IPolicyValidationPlugin)
@@ -44,7 +46,11 @@ class Examiner:
                 yield name, rule, RULES[rule.partition("[")[0]], "error"
             return
         read = cdk.Stack(cdk.App(), "Template")
-        CfnInclude(read, "Resources", template_file=stack.template_path)
+        with tempfile.NamedTemporaryFile("w", suffix=".json") as readable:
+            # cdk-nag takes what it cannot read for open to everybody; the range of a VPC is /16 at most.
+            readable.write(PATTERNS["range_of_vpc"].sub('"10.0.0.0/16"', Path(stack.template_path).read_text()))
+            readable.flush()
+            CfnInclude(read, "Resources", template_file=readable.name)
         for each in getattr(cdk_nag, f"{self._name.replace('.', '')}Checks")(read).validate_scope(read).violations:
             for place in each.violating_resources:
                 yield str(place.construct_path).rpartition("/")[2], each.rule_name, each.description, str(each.severity)

@@ -87,8 +87,13 @@ def outsiders(statement: Mapping[str, Any], account: str | None) -> Iterator[tup
             yield "provider", who
         elif kind != "Source" and "*" in who and not narrow:
             yield "public", who
-        elif {*PATTERNS["account"].findall(PATTERNS["owner"].sub(r"\1\2", who))} - {account}:
+        elif others(who, account) or PATTERNS["identity"].search(who):
             yield "foreign-account", who
+
+
+def others(text: str, account: str | None) -> set[str]:
+    """Return the accounts that a text (an ARN, an address, a number) names, other than one's own."""
+    return {*PATTERNS["account"].findall(PATTERNS["owner"].sub(r"\1\2", text))} - {account}
 
 
 def _principals(value: Any) -> Iterator[tuple[str, str]]:

@@ -30,6 +30,7 @@ from ..core.artifact_digest import DigestError, check_digest
 from ..core.logs import configure_logging
 from .invocation import Answer, error_answer, respond
 from .metrics import ServingMetrics
+from .protocol import LimitedProtocol
 from .settings import ServingSettings, SettingsError
 from .worker_pool import ModelNotLoadedError, WorkerPool
 
@@ -64,6 +65,7 @@ class InvocationServer:
             access_log=False,
             server_header=False,
             proxy_headers=False,
+            http=LimitedProtocol,
             ws="none",
             timeout_keep_alive=75,  # longer than the callers' connection pools keep theirs, or they meet closed ones
             timeout_graceful_shutdown=settings.drain_seconds,

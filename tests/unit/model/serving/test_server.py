@@ -60,9 +60,12 @@ def test_a_body_over_the_limit_is_refused(server: ModelServer, size: int, chunke
     assert server.invoke(image_bytes() + b"\0" * (MAX_BODY_BYTES - len(image_bytes()))).status == 200, "at the limit"
 
 
-def test_an_endless_body_is_cut_off(server: ModelServer) -> None:
+@pytest.mark.parametrize(
+    "rest", ["Content-Length: 10000000000\r\n\r\n", "X: ", "Transfer-Encoding: chunked\r\n\r\n0\r\nX: "]
+)
+def test_an_endless_body_or_header_is_cut_off(server: ModelServer, rest: str) -> None:
     with socket.create_connection(("127.0.0.1", server.port), timeout=30) as connection:
-        connection.sendall(b"POST /invocations HTTP/1.1\r\nHost: x\r\nContent-Length: 10000000000\r\n\r\n")
+        connection.sendall(f"POST /invocations HTTP/1.1\r\nHost: x\r\n{rest}".encode())
         with pytest.raises(ConnectionError):
             while True:
                 connection.sendall(b"x" * 65536)
