@@ -10,6 +10,9 @@ from typing import Any
 
 from ministack import app
 
+#: Of the processor: an expression that is meant well takes a thousandth of it.
+_SECONDS = 0.25
+
 
 def around(module: Any, name: str, replacement: Callable[..., Any]) -> None:
     """Have `replacement` called for a function of a module, with that function as its first argument."""
@@ -22,11 +25,11 @@ def around_service(service: str, replacement: Callable[..., Any]) -> None:
 
 
 def within_time(inner: Callable[..., Any], *arguments: Any, **options: Any) -> Any:
-    """Call what matches users' texts in the event loop, for a second of the processor: a match looks for signals."""
+    """Call what compiles or matches users' texts in the event loop, for a moment only: both look for signals."""
     if threading.current_thread() is not threading.main_thread():
         return inner(*arguments, **options)
     signal.signal(signal.SIGPROF, _end)
-    signal.setitimer(signal.ITIMER_PROF, 1)
+    signal.setitimer(signal.ITIMER_PROF, _SECONDS)
     try:
         return inner(*arguments, **options)
     finally:
@@ -34,4 +37,4 @@ def within_time(inner: Callable[..., Any], *arguments: Any, **options: Any) -> A
 
 
 def _end(*_: Any) -> None:
-    raise ValueError("A regular expression takes longer than a second.")
+    raise ValueError(f"An expression takes longer than {_SECONDS} seconds.")

@@ -19,7 +19,7 @@ from botocore.model import OperationNotFoundError, ServiceModel
 
 from emulator.platform.errors import CONTENT_TYPE, Response, ServiceError, refuse
 from emulator.platform.store import StoreError
-from emulator.platform.validation import check_tags, refused_members, validate
+from emulator.platform.validation import check_tags, refused_members, said_in_words, validate
 
 __all__ = ["Caller", "Payload", "Response", "Service", "ServiceError", "operation", "page", "service_model"]
 
@@ -131,7 +131,10 @@ class Service:
 
 @cache
 def service_model(name: str) -> ServiceModel:
-    return ServiceModel(Loader().load_service_model(name, "service-2"), name)
+    model = Loader().load_service_model(name, "service-2")
+    for shape, limits in said_in_words(name).items():
+        model["shapes"][shape] |= limits
+    return ServiceModel(model, name)
 
 
 def signed_region(headers: Mapping[str, str]) -> str:

@@ -85,6 +85,14 @@ def fates(service: str) -> dict[str, list[tuple[str, Fate]]]:
     return found
 
 
+def said_in_words(service: str) -> dict[str, dict[str, Any]]:
+    """Read the limits of a service's shapes that its model has in words only."""
+    limits: dict[str, dict[str, Any]] = tomllib.loads(Path(__file__).with_name("limits.toml").read_text()).get(
+        service, {}
+    )
+    return limits
+
+
 @functools.cache
 def section(service: str, operation: str, shape: str = "") -> dict[str, Fate]:
     """Give the members of a structure, or without one, of an operation's request, and what becomes of them."""
@@ -167,9 +175,9 @@ def _structure_problems(value: dict[str, Any], shape: StructureShape, path: str)
 
 
 def _range_problems(value: Any, measure: float, shape: Shape, path: str, what: str) -> Iterator[str]:
-    for bound, words, broken in (("min", "greater", operator.lt), ("max", "less", operator.gt)):
+    for bound, words, holds in (("min", "greater", operator.ge), ("max", "less", operator.le)):
         limit = shape.metadata.get(bound)
-        if limit is not None and broken(measure, limit):
+        if limit is not None and not holds(measure, limit):  # as for NaN
             yield _violation(value, path, f"Member must have {what} {words} than or equal to {limit}")
 
 

@@ -8,6 +8,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable
+from itertools import accumulate, islice
 from typing import IO, Any
 
 from botocore.exceptions import BotoCoreError, ClientError
@@ -19,7 +20,8 @@ logger = logging.getLogger(__name__)
 FLUSH_SECONDS = 0.5
 OUTPUT_SECONDS = 2.0
 _MAX_PAUSE_SECONDS = 30.0
-_LINES_TOGETHER = 500
+#: PutLogEvents takes 1 MiB in UTF-8, with 26 bytes more for each line.
+_LINES_TOGETHER, _BYTES_TOGETHER, _BYTES_MORE = 500, 1_048_576, 26
 _MAX_LINE_BYTES = 65_536
 #: Lines kept while CloudWatch does not take them; the oldest are dropped.
 _MAX_WAITING = 50_000
@@ -94,7 +96,10 @@ class LogStream:
 
     def _next_batch(self) -> list[dict[str, Any]]:
         with self._lock:
-            return [self._waiting.popleft() for _ in range(min(_LINES_TOGETHER, len(self._waiting)))]
+            lines = islice(self._waiting, _LINES_TOGETHER)
+            sizes = accumulate(len(line["message"].encode()) + _BYTES_MORE for line in lines)
+            fitting = sum(size <= _BYTES_TOGETHER for size in sizes)
+            return [self._waiting.popleft() for _ in range(fitting)]
 
 
 def read_output(output: IO[bytes], sink: Callable[[str], None]) -> threading.Thread:

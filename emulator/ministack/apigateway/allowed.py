@@ -12,6 +12,7 @@ from ministack.services import apigateway_v1 as v1
 from emulator.evaluation import evaluator
 from emulator.ministack.apigateway import templates
 from emulator.ministack.cloudformation.resources import coerced, handler_message
+from emulator.ministack.patching import within_time
 from emulator.platform.awsapi import service_model
 from emulator.platform.validation import refused_members
 
@@ -139,7 +140,7 @@ def check_integration_response(response: Mapping[str, Any], declared: Mapping[st
     for template in (response.get("responseTemplates") or {}).values():
         evaluator.call(templates.check, (template or "",))
     try:
-        re.compile(response.get("selectionPattern") or "")
+        within_time(re.compile, response.get("selectionPattern") or "")
     except re.error as wrong:
         raise ValueError(f"Invalid selection pattern: {wrong}") from None
 

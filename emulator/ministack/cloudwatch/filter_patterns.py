@@ -43,7 +43,7 @@ def compile_pattern(pattern: str) -> Pattern:
     kind, inner = pattern[:1] + pattern[1:][-1:], pattern[1:-1].strip()
     if kind not in ("{}", "[]"):
         return _matcher(str, _regex(pattern[1:-1]) if kind == "%%" else _terms(pattern)), ()
-    _limit(sum(map(bool, re.findall(rf"{_TEXT}|(%[^%]*%)", inner))), 2, "regular expressions")
+    _limit(expressions(pattern), 2, "regular expressions")
     if kind == "{}":
         selectors, test = _conditions(inner, _OF_JSON)
         wild = [len(re.findall(r"\.\*|\[\*\]", selector)) for selector in selectors]
@@ -61,6 +61,11 @@ def compile_pattern(pattern: str) -> Pattern:
             raise ValueError(f"Each field has one name of its own, not {text}.")
     match = _matcher(functools.partial(_split, names), lambda fields: all(test(fields) for test in tests))
     return match, [name for name in names if name.strip("$.")]
+
+
+def expressions(pattern: str) -> int:
+    """Count the regular expressions of a pattern that can be read."""
+    return sum(map(bool, re.findall(rf"{_TEXT}|(%[^%]*%)", pattern)))
 
 
 def find(event: Any, selector: str) -> list[Any]:

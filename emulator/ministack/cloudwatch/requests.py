@@ -13,6 +13,7 @@ from ministack import app
 from ministack.core.responses import request_scope
 from ministack.services import cloudwatch
 
+from emulator.ministack.cloudwatch import metric_data
 from emulator.ministack.cloudwatch.metrics import Metrics, known
 from emulator.ministack.door import operations
 from emulator.ministack.patching import around, around_service
@@ -47,7 +48,8 @@ class Requests(Service):
         for name in self.model.operation_names:
             if inner := getattr(cloudwatch, f"_{xform_name(name)}", None):
                 self._handlers.setdefault(name, functools.partial(_ask, inner))
-        around(cloudwatch, "cloudformation_put_metric_alarm", _put_from_template)
+        for kind, check in (("metric_alarm", _check_template_alarm), ("dashboard", _check_dashboard)):
+            around(cloudwatch, f"cloudformation_put_{kind}", functools.partial(_put_from_template, check))
 
     async def _route(
         self, ours: set[str], inner: Handler, method: str, path: str, headers: Any, body: bytes, query: Any
@@ -67,13 +69,24 @@ class Requests(Service):
         try:
             return super().call(operation, payload, caller, by_aws=by_aws)
         except ServiceError as error:
-            code = error.code.replace("ValidationException", "ValidationError")
+            wrong = "InvalidParameterValue" if operation == "PutMetricData" else "ValidationError"
+            code = error.code.replace("ValidationException", wrong)
             raise ServiceError(code, error.message, error.status) from None
 
     @operation("PutMetricAlarm")
     def put_metric_alarm(self, request: Payload, caller: Caller) -> Payload:
         _check_alarm(request)
         return _ask(cloudwatch._put_metric_alarm, request, caller)
+
+    @operation("PutMetricData")
+    def put_metric_data(self, request: Payload, caller: Caller) -> Payload:
+        metric_data.check(request, self._metrics.clock)
+        return _ask(cloudwatch._put_metric_data, request, caller)
+
+    @operation("PutDashboard")
+    def put_dashboard(self, request: Payload, caller: Caller) -> Payload:
+        _check_dashboard(request["DashboardBody"])
+        return _ask(cloudwatch._put_dashboard, request, caller)
 
     @operation("GetMetricStatistics")
     def get_metric_statistics(self, request: Payload, caller: Caller) -> Payload:
@@ -128,12 +141,27 @@ def _ask(inner: Callable[..., Any], request: Payload, caller: Caller) -> Payload
     return answer
 
 
-def _put_from_template(inner: Callable[..., None], alarm: Payload) -> None:
+def _put_from_template(check: Callable[[Any], object], inner: Callable[..., Any], *given: Any) -> Any:
     try:
-        _check_alarm({name: value for name, value in alarm.items() if value is not None})
+        check(given[-1])
     except ServiceError as error:
         raise ValueError(error.message) from None
-    inner(alarm)
+    return inner(*given)
+
+
+def _check_dashboard(text: str) -> None:
+    try:
+        body = json.loads(text)
+    except (ValueError, RecursionError):
+        body = None
+    if not isinstance(body, dict):
+        raise ServiceError("InvalidParameterInput", "The field DashboardBody must be a valid JSON object")
+    if not isinstance(body.get("widgets"), list):
+        raise ServiceError("InvalidParameterInput", "The dashboard body is invalid: it has no array of widgets")
+
+
+def _check_template_alarm(alarm: Payload) -> None:
+    _check_alarm({name: value for name, value in alarm.items() if value is not None})
 
 
 def _check_alarm(alarm: Payload) -> None:

@@ -6,13 +6,17 @@ own, while its services read theirs only.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import functools
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 from urllib.parse import parse_qsl
 
-from botocore.model import ListShape, OperationModel, StructureShape
+from botocore.model import ListShape, OperationModel, Shape, StructureShape
+from botocore.utils import parse_timestamp
+from defusedxml.ElementTree import ParseError, fromstring
 
 from emulator.platform.awsapi import service_model
+from emulator.platform.errors import ServiceError
 from emulator.platform.validation import in_headers, refused_members, validate
 
 #: Models of botocore by MiniStack's name of the service, where it has another.
@@ -20,6 +24,11 @@ MODELS = {"monitoring": "cloudwatch", "tagging": "resourcegroupstaggingapi"}
 #: Services whose code here checks the values of a request itself.
 _CHECKED = frozenset({"apigateway", "logs", "monitoring"})
 _NONE = StructureShape("NoMembers", {"type": "structure", "members": {}})
+_MALFORMED = "The XML you provided was not well-formed or did not validate against our published schema"
+_READERS: dict[str, Callable[[str], Any]] = {
+    **{"integer": int, "long": int, "timestamp": lambda text: parse_timestamp(text).timestamp()},
+    "boolean": lambda text: {"true": True, "false": False}[text.strip().lower()],
+}
 #: What every request of the query protocol has.
 _COMMON = frozenset({"Action", "Version"})
 #: Members of which a request names its resource by one.
@@ -76,6 +85,73 @@ def forgotten(
     shape = (model and model.input_shape) or _NONE
     members = {**request, **in_headers(shape, headers or {})}
     return " ".join(refused_members(service, operation, members, shape))
+
+
+def check_xml(operation: str, body: bytes) -> None:
+    """Refuse a request to S3 whose XML is not that of its operation's model, or says what is not here."""
+    shape, required = xml_shape(operation)
+    if shape is None or not (body or required):
+        return
+    try:
+        root = fromstring(body)
+        namespace = root.tag.removesuffix(shape.serialization["name"])
+        if namespace not in ("", f"{{{shape.serialization['xmlNamespace']['uri']}}}"):
+            raise ValueError
+        payload = _read_xml(root, shape, namespace)
+        validate(payload, shape)
+    except (ParseError, ValueError, LookupError):
+        raise ServiceError("MalformedXML", _MALFORMED) from None
+    except ServiceError as wrong:
+        if ".events." in wrong.message:
+            return  # which notifications have words of their own for
+        raise ServiceError("MalformedXML", f"{_MALFORMED}: {wrong.message}") from None
+    if refused := " ".join(refused_members("s3", operation, payload, shape, shape.name)):
+        raise ServiceError("NotImplemented", refused, 501)
+
+
+@functools.cache
+def xml_shape(operation: str) -> tuple[StructureShape | None, bool]:
+    """Give what the body of a request to S3 is, and whether it has to be there; None where it is no XML."""
+    # Two operations had forerunners of the same path.
+    request = (_operation("s3", f"{operation}Configuration") or _operation("s3", operation)).input_shape or _NONE  # type: ignore[union-attr]
+    name = request.serialization.get("payload", "")
+    shape = request.members.get(name)
+    return (shape, name in request.required_members) if isinstance(shape, StructureShape) else (None, False)
+
+
+@functools.cache
+def _names(shape: StructureShape, namespace: str) -> dict[str, tuple[str, Shape, Shape | None]]:
+    """By tag: the member, its shape, and that of its own members if they stand there without a list around them."""
+    return {
+        f"{namespace}{of.serialization.get('name', name)}": (
+            name, of, of.member if isinstance(of, ListShape) and of.serialization.get("flattened") else None
+        )
+        for name, of in shape.members.items()
+    }  # fmt: skip
+
+
+def _read_xml(element: Any, shape: Shape, namespace: str) -> Any:
+    """Read an element as botocore would have written it; a ValueError or LookupError says that it would not."""
+    if isinstance(shape, StructureShape):
+        names = _names(shape, namespace)
+        found = {names[f"{namespace}xsi:{key.rpartition('}')[2]}"][0]: value for key, value in element.items()}
+        for child in element:
+            name, of, flattened = names[child.tag]
+            if flattened is not None:
+                found.setdefault(name, []).append(_read_xml(child, flattened, namespace))
+            elif name in found:
+                raise ValueError
+            else:
+                found[name] = _read_xml(child, of, namespace)
+        return found
+    if isinstance(shape, ListShape):
+        tag = f"{namespace}{shape.member.serialization.get('name', 'member')}"
+        if any(child.tag != tag for child in element):
+            raise ValueError
+        return [_read_xml(child, shape.member, namespace) for child in element]
+    if len(element):
+        raise ValueError
+    return _READERS.get(shape.type_name, str)(element.text or "")
 
 
 def takes(service: str, operation: str, member: str) -> bool:

@@ -15,7 +15,6 @@ from typing import Any
 from urllib.parse import parse_qs, unquote
 
 from botocore.model import OperationModel
-from defusedxml.ElementTree import ParseError, fromstring
 from ministack.core import iam_actions, router
 from ministack.services import lambda_svc
 
@@ -28,8 +27,6 @@ QUERY_SERVICES = frozenset({"cloudformation", "ec2", "iam", "monitoring", "sns",
 #: One of them also speaks JSON, with this prefix of ``X-Amz-Target``, and CBOR.
 _METRICS = "GraniteServiceVersion20100801"
 _CBOR = re.compile(rf"/service/{_METRICS}/operation/(\w+)", re.ASCII)
-#: What DeleteObjects may say of an object.
-_OBJECT_PARTS = frozenset({"Key", "VersionId", "ETag", "LastModifiedTime", "Size"})
 _FUNCTION = re.compile(r"/[0-9-]+/functions/([^/]+)")
 #: IAM's name of an operation of Lambda where it is another.
 _LAMBDA_ACTIONS = {
@@ -86,7 +83,7 @@ def ambiguity(
 ) -> str | None:
     """Say in which way a request asks for several operations, or for one in several ways."""
     if service == "s3":
-        return _ambiguous_s3(method, path, headers, query) or _ambiguous_deletion(method, query, body)
+        return _ambiguous_s3(method, path, headers, body, query)
     if unquote(path) != path:
         return "The path is encoded twice."
     parameters = {name: values for name, values in query.items() if name.lower() not in RESERVED}
@@ -135,7 +132,9 @@ def _ambiguous_lambda(
     return members.foreign("lambda", operation, content(body), parameters, headers)
 
 
-def _ambiguous_s3(method: str, path: str, headers: Mapping[str, str], query: Mapping[str, Any]) -> str | None:
+def _ambiguous_s3(
+    method: str, path: str, headers: Mapping[str, str], body: bytes, query: Mapping[str, Any]
+) -> str | None:
     if path.startswith("/v20180820/"):
         return "The local AWS has no S3 Control."
     operation, named = route("s3", method, path, query, headers), sorted(_subresources("s3") & query.keys())
@@ -143,24 +142,8 @@ def _ambiguous_s3(method: str, path: str, headers: Mapping[str, str], query: Map
         return f"Conflicting query string parameters: {', '.join(named)}"
     if operation is None or iam_actions._s3_action(method, path, query) is None:
         return "The specified method is not allowed against this resource."
+    members.check_xml(operation, body)
     return members.forgotten("s3", operation, {name: values[0] for name, values in query.items()}, headers)
-
-
-def _ambiguous_deletion(method: str, query: Mapping[str, Any], body: bytes) -> str | None:
-    """Say in what a request to delete several objects is not what S3's schema has it be."""
-    if method != "POST" or "delete" not in query:
-        return None
-    try:
-        root = fromstring(body)
-    except (ParseError, ValueError):
-        return "The XML you provided was not well-formed."
-    namespace = root.tag.rpartition("Delete")[0]
-    children = {f"{namespace}Object", f"{namespace}Quiet"}
-    known = root.tag == f"{namespace}Delete" and {child.tag for child in root} <= children
-    for element in root:
-        parts = [part.tag.removeprefix(namespace) for part in element]
-        known = known and len(parts) == len({*parts} & _OBJECT_PARTS) and not any(len(part) for part in element)
-    return None if known else "The XML you provided did not validate against our published schema."
 
 
 def route(

@@ -18,6 +18,7 @@ from emulator.ministack.cloudformation.resources import handler_message
 from emulator.ministack.door.enforcement import service_may
 from emulator.ministack.functions.corrections import wrap_handlers
 from emulator.ministack.patching import around, within_time
+from emulator.platform.awsapi import service_model
 from emulator.platform.errors import Response
 
 logger = logging.getLogger(__name__)
@@ -131,6 +132,9 @@ def _notify(inner: Callable[..., Any], bucket: str, body: bytes, headers: dict[s
     wanted = s3._parse_notification_config_raw(body.decode(errors="replace"))
     if b"EventBridgeConfiguration" in body or any(each["type"] != "lambda" for each in wanted):
         return s3._error("NotImplemented", "Buckets of the local AWS notify functions, and nothing else.", 501)
+    events = service_model("s3").shape_for("Event").enum
+    if unknown := [event for each in wanted for event in each["events"] if event not in events]:
+        return s3._error("InvalidArgument", f"The event '{unknown[0]}' is not supported for notifications", 400)
     if any(_overlap(one, other) for one, other in itertools.combinations(wanted, 2)):
         reason = "Configurations overlap. Configurations on the same bucket cannot share a common event type."
         return s3._error("InvalidArgument", reason, 400)

@@ -153,6 +153,7 @@ def test_a_bucket_calls_a_function_that_allows_it(aws: LocalAws) -> None:
     aws.lambda_.add_permission(**allowed, Principal="s3.amazonaws.com", SourceArn="arn:aws:s3:::telling")
     refused(notify, "overlap", "s3:ObjectCreated:*", "s3:ObjectCreated:Put")
     refused(notify, "NotImplemented", EventBridgeConfiguration={})
+    refused(notify, "'s3:Created' is not supported", "s3:Created")
     notify("s3:ObjectCreated:*")
     for key in ("a.txt", "a.jpg"):
         aws.s3.put_object(Bucket="telling", Key=key, Body=b"1")

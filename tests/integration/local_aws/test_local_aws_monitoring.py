@@ -27,9 +27,10 @@ def test_alarms_of_a_stack_act_and_metrics_outlive_the_server(aws: LocalAws) -> 
     stream = {"logGroupName": "g", "logStreamName": "s"}
     aws.logs.create_log_stream(**stream)
     directive = {"Namespace": "E", "Dimensions": [["d"]], "Metrics": [{"Name": "m"}, {"Name": "n"}]}
-    embedded = {"_aws": {"Timestamp": 0, "CloudWatchMetrics": [directive]}, "d": "1", "m": [1, 2.5], "n": 4}
+    now = int(time.time() * 1000)
+    embedded = {"_aws": {"Timestamp": now, "CloudWatchMetrics": [directive]}, "d": "1", "m": [1, 2.5], "n": 4}
     lines = ("m 1 6.125", "m 1 5", "x 1 9", "m 2 8", json.dumps(embedded), json.dumps(embedded | {"d": "2"})[:-9])
-    events = [{"timestamp": int(time.time() * 1000), "message": line} for line in lines]
+    events = [{"timestamp": now, "message": line} for line in lines]
     aws.logs.put_log_events(**stream, logEvents=events)
     wait_until(lambda: states(aws) == {"MetricAlarms": "ALARM", "CompositeAlarms": "ALARM"})
     told = aws.client("cloudwatch").describe_alarm_history(HistoryItemType="Action")["AlarmHistoryItems"]

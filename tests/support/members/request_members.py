@@ -21,7 +21,7 @@ from hypothesis.strategies import from_regex
 import emulator
 from emulator.autoscaling.service import ApplicationAutoScaling
 from emulator.ministack.door import available
-from emulator.ministack.door.members import MODELS
+from emulator.ministack.door.members import MODELS, xml_shape
 from emulator.platform import validation
 from emulator.platform.awsapi import Payload, Service, service_model
 from emulator.platform.validation import Fate, compile_pattern, fates, section
@@ -139,7 +139,7 @@ def texts(file: Path) -> set[str]:
 
 
 def forgotten(service: str) -> Iterator[tuple[str, str]]:
-    """Give operation and member, for every operation that MiniStack has and answers."""
+    """Give operation (or structure) and member, for every operation that MiniStack has and answers."""
     place = MINISTACK / "services" / MODULES[service]
     files = list(place.rglob("*.py") if place.is_dir() else [place])
     code = "".join(file.read_text() for file in files)
@@ -151,10 +151,21 @@ def forgotten(service: str) -> Iterator[tuple[str, str]]:
         shape = model.operation_model(operation).input_shape
         named = service in available.ONLY or f'"{operation}"' in code or f"_{xform_name(operation)}(" in code
         if shape is not None and named:
+            yield from _dropped(xml_shape(operation)[0] if service == "s3" else None, known)
             for name, of in shape.members.items():
                 whole = of.serialization.get("location") == "uri" or name == shape.serialization.get("payload")
                 if not whole and not {name.lower(), of.serialization.get("name", name).lower()} & known:
                     yield operation, name
+
+
+def _dropped(shape: Shape | None, known: set[str]) -> Iterator[tuple[str, str]]:
+    """Give structure and member, of what XML may contain; not within what is dropped."""
+    shape = shape.member if isinstance(shape, ListShape) else shape
+    for name, of in shape.members.items() if isinstance(shape, StructureShape) else ():
+        if {name.lower(), of.serialization.get("name", name).lower()} & known:
+            yield from _dropped(of, known)
+        else:
+            yield shape.name, name
 
 
 def request_with(member: Member) -> Payload:

@@ -7,7 +7,8 @@ import time
 import pytest
 
 from emulator.evaluation import evaluator
-from emulator.ministack.apigateway import templates
+from emulator.ministack.apigateway import allowed, templates
+from emulator.ministack.door.enforcement import wildcards
 
 BOMB = '#set($t = "abcdefghijkl")#foreach($i in [1..40])#set($t = "$t$t")#end'
 
@@ -30,3 +31,12 @@ def test_a_process_is_used_again_and_replaced_when_it_takes_too_much_or_is_ended
     assert len({*seen, evaluator.call(os.getpid, ())}) == 5
     with pytest.raises(ValueError, match="unterminated subpattern"):
         evaluator.call(evaluator.search, ("(", [""]))
+
+
+def test_what_users_write_is_compiled_for_a_moment_only():
+    for given in (wildcards, lambda text, _: allowed.check_integration_response({"selectionPattern": text}, {})):
+        began = time.process_time()
+        with pytest.raises(ValueError, match="takes longer"):
+            given("(a|b)*" * 99_999, False)
+        assert time.process_time() - began < 1
+        given("(a|b)*", False)

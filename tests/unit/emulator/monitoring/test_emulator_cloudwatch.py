@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import statistics
 import time as clock
 from collections import defaultdict
@@ -31,6 +32,7 @@ RECORDS = st.lists(st.tuples(AFTER, st.sampled_from(REGIONS), st.sampled_from(DI
 METRIC = {"Namespace": "N", "MetricName": "m", "Period": 60, "Statistic": "Sum"}
 RULE = {"Threshold": 5, "ComparisonOperator": "GreaterThanThreshold", "EvaluationPeriods": 2}
 QUERY = {"Id": "a", "MetricStat": {"Metric": {"Namespace": "N", "MetricName": "m"}, "Period": 60, "Stat": "Sum"}}
+OLDEST = START - 14 * 86400
 RANGE = {"StartTime": START, "EndTime": START + 120}
 many = settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
 
@@ -46,7 +48,7 @@ class Time:
 def time(monkeypatch: pytest.MonkeyPatch) -> Iterator[Time]:
     """Give the time that CloudWatch sees; what it replaces in MiniStack is put back."""
     replaced, handler, time = dict(vars(store)), app.SERVICE_HANDLERS["monitoring"], Time()
-    for module in ("alarms", "metrics"):
+    for module in ("alarms", "metrics", "metric_data"):
         monkeypatch.setattr(f"emulator.ministack.cloudwatch.{module}.time", time)
     yield time
     vars(store).update(replaced)
@@ -137,6 +139,8 @@ REQUESTS = {
     "PutMetricAlarm": {"AlarmName": "a", **METRIC, **RULE},
     "GetMetricData": {**RANGE, "MetricDataQueries": [QUERY]},
     "GetMetricStatistics": {**RANGE, **METRIC},
+    "PutDashboard": {"DashboardName": "d", "DashboardBody": '{"widgets": []}'},
+    "PutMetricData": {"Namespace": "n", "MetricData": [{"MetricName": "m", "Value": 1}]},
 }
 
 
@@ -147,7 +151,29 @@ def test_what_cannot_be_done_is_refused(
     with pytest.raises(ServiceError) as refused:
         installed().requests.call(operation, request_, CALLER)
     assert (refused.value.code, message in refused.value.message) == (code or "ValidationError", True)
-    assert store._alarms._data == {}
+    assert store._alarms._data == store._metrics._data == store._dashboards._data == {}
+
+
+@pytest.mark.parametrize(("metrics", "values", "dimensions"), [(1000, 1, 0), (1, 150, 0), (1, 1, 30)])
+def test_so_much_data_is_taken_and_no_more(time: Time, metrics: int, values: int, dimensions: int) -> None:
+    def put(namespace: str, more: int) -> None:
+        named = [{"Name": f"{number}", "Value": "v"} for number in range(dimensions and dimensions + more)]
+        datum = {"MetricName": "m", "Values": [1.0] * (values + more), "Dimensions": named, "Timestamp": OLDEST}
+        call("PutMetricData", {"Namespace": namespace, "MetricData": [datum] * (metrics + more)}, CALLER)
+
+    call = installed().requests.call
+    put("N", 0)
+    with pytest.raises(ServiceError, match=r"less than or equal to (1000|150|30)"):
+        put("O", 1)
+    assert {key[2][0] for key in store._metrics._data} == {"N"}
+
+
+def test_a_dashboard_is_checked_in_stacks_too(time: Time) -> None:
+    body = json.dumps({"widgets": []})
+    installed().requests.call("PutDashboard", {"DashboardName": "d", "DashboardBody": body}, CALLER)
+    with pytest.raises(ValueError, match="no array of widgets"):
+        store.cloudformation_put_dashboard("e", '{"widgets": 1}')
+    assert [body] == [each["DashboardBody"] for each in store._dashboards._data.values()]
 
 
 def test_values_are_newest_first_unless_asked_otherwise(time: Time) -> None:

@@ -1,11 +1,14 @@
 """The operation that IAM is asked about, as botocore's models of the services have it."""
 
+import contextlib
+
 import pytest
 from examples import examples
 from ministack.core import router
 
 from emulator.ministack.door import available, enforcement, members, operations
 from emulator.platform.awsapi import ServiceModel, service_model
+from emulator.platform.errors import ServiceError
 
 SERVICES = sorted(available.SERVICES)
 
@@ -54,3 +57,10 @@ def test_what_ministack_would_drop_is_refused(
 ) -> None:
     problem = operations.ambiguity(service, "POST", path, headers, body.encode(), {})
     assert f"The local AWS has no {dropped}" in str(problem) if dropped else not problem
+
+
+@pytest.mark.parametrize(("operation", "body", "refused"), examples(__file__, "xml"))
+def test_xml_is_that_of_the_operation(operation: str, body: str, refused: str | None) -> None:
+    with pytest.raises(ServiceError) if refused else contextlib.nullcontext() as error:
+        members.check_xml(operation, body.encode())
+    assert not refused or refused in f"{error.value.code}: {error.value.message}"
