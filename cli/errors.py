@@ -7,6 +7,7 @@ trace goes to a file (`BugError`).
 from __future__ import annotations
 
 import platform
+import re
 import tempfile
 import traceback
 from collections.abc import Iterator
@@ -93,9 +94,8 @@ def goes_on(note: str) -> Iterator[None]:
         raise
 
 
-#: In the code of what AWS answers of a name that it does not know; some services say only "not found".
-_MISSING = ("NoSuch", "NotFound")
-_MISSING_WORDS = ("not found", "could not find")
+#: Code and message of what AWS answers of a name that it does not know; a refusal may say so of what it hides.
+_MISSING = re.compile(r"(?!.*(Denied|Auth).*\n)(.*(NoSuch|NotFound).*\n|(?s:.*)(?i:not found|could not find))")
 
 
 @contextmanager
@@ -110,9 +110,7 @@ def aws_errors(missing: KennelError | None = None) -> Iterator[None]:
     except botocore.exceptions.ClientError as error:
         details = error.response.get("Error", {})
         code, message = details.get("Code", "Unknown"), details.get("Message", str(error))
-        if missing is not None and (
-            any(part in code for part in _MISSING) or any(words in message.lower() for words in _MISSING_WORDS)
-        ):
+        if missing is not None and _MISSING.match(f"{code}\n{message}"):
             raise missing from None
         hint = ""
         if code in ("InvalidClientTokenId", "UnrecognizedClientException", "ExpiredToken", "ExpiredTokenException"):

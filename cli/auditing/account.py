@@ -7,27 +7,23 @@ import io
 import time
 from collections import defaultdict
 from collections.abc import Iterator
-from copy import copy
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
-from functools import cached_property
+from functools import partial
 from typing import Any, NamedTuple
 
-from botocore.config import Config
-
+from cli.auditing.asking import GoneError, asked, once, tried
 from cli.auditing.statements import Document
 from cli.aws import Stage
-from cli.errors import AwsError, aws_errors
+from cli.console import progress_bar
+from cli.errors import AwsError
 
 #: GetAccountAuthorizationDetails' lists.
 _DETAILS = ("UserDetailList", "GroupDetailList", "RoleDetailList", "Policies")
 #: AWS's own roles and their policies: service-linked ones, and those of IAM Identity Center. Nobody can change them.
 _AWS_PATHS = ("/aws-service-role/", "/aws-reserved/")
 AWS = ":iam::aws:"  # in the ARN of a policy that AWS manages
-
-
-class _GoneError(AwsError):
-    """AWS says that there is no such thing."""
+_REPORT_SECONDS = 600  # that IAM may take for all its reports, together
 
 
 class Service(NamedTuple):
@@ -45,19 +41,23 @@ class Account:
     unused_days: int = 90
     other_region: str | None = None  # than the stage's
     now: datetime = field(default_factory=lambda: datetime.now(UTC))
-    _clients: dict[str, Any] = field(default_factory=dict, compare=False)
+    #: One for each service and region, or why it cannot be reached.
+    clients: dict[str, Any] = field(default_factory=dict, compare=False)
+    #: What was asked `once`, by function and arguments.
+    known: dict[Any, Any] = field(default_factory=dict, compare=False)
+    _waits: Iterator[int] = field(default_factory=lambda: iter(range(_REPORT_SECONDS)), compare=False)
 
     @property
     def region(self) -> str:
         """The region whose resources are looked at; IAM is the same in all."""
         return self.other_region or self.stage.region
 
-    def elsewhere(self, region: str | None) -> Account:
-        """Return the account in another region (None: the stage's), with all that is known of it."""
-        object.__setattr__(there := copy(self), "other_region", region)
-        return there
+    def elsewhere(self, region: str) -> Account:
+        """Return the account in another region, with all that is known of it."""
+        return replace(self, other_region=region)
 
-    @cached_property
+    @property
+    @once
     def identity(self) -> dict[str, str]:
         """GetCallerIdentity's answer: Account, Arn, UserId."""
         return dict(self.call("sts", "get_caller_identity"))
@@ -76,39 +76,34 @@ class Account:
         """Whether something was used within `unused_days`, or created: then it is too new to be called unused."""
         return date is not None and date >= self.now - timedelta(days=self.unused_days)
 
-    def client(self, service: str) -> Any:
-        """Return the service's one client for the region."""
-        if (key := f"{service} {self.region}") not in self._clients:
-            # IAM throttles who asks about all roles.
-            patient = Config(retries={"mode": "adaptive", "max_attempts": 10}) if service == "iam" else None
-            self._clients[key] = self.stage.client(service, region_name=self.region, config=patient)
-        return self._clients[key]
-
     def call(self, service: str, operation: str, *, missing: Any = None, **request: Any) -> Any:
         """Return an operation's answer, or `missing`, if given, where AWS says that there is no such thing."""
         try:
-            with aws_errors(missing=_GoneError("AWS has no such thing.") if missing is not None else None):
-                return getattr(self.client(service), operation)(**request)
-        except _GoneError:
+            gone = GoneError("AWS has no such thing.") if missing is not None else None
+            with asked(self, service, operation, gone) as client:
+                return getattr(client, operation)(**request)
+        except GoneError:
             return missing
 
     def listed(self, service: str, operation: str, member: str, **request: Any) -> Iterator[Any]:
         """Yield what an operation lists in a member of its answers, page after page."""
-        with aws_errors():
-            for page in self.client(service).get_paginator(operation).paginate(**request):
+        with asked(self, service, operation) as client:
+            for page in client.get_paginator(operation).paginate(**request):
                 yield from page.get(member, [])
 
-    @cached_property
+    @property
+    @once
     def authorization(self) -> dict[str, list[dict[str, Any]]]:
         """GetAccountAuthorizationDetails' lists by name, all pages, without AWS's own roles."""
-        details = defaultdict[str, list[dict[str, Any]]](list)
-        with aws_errors():
-            for page in self.client("iam").get_paginator("get_account_authorization_details").paginate():
+        details, operation = defaultdict[str, list[dict[str, Any]]](list), "get_account_authorization_details"
+        with asked(self, "iam", operation) as client:
+            for page in client.get_paginator(operation).paginate():
                 for name in _DETAILS:
                     details[name] += [it for it in page.get(name, []) if not it["Path"].startswith(_AWS_PATHS)]
         return details
 
-    @cached_property
+    @property
+    @once
     def documents(self) -> dict[str, Document]:
         """The documents in force of the account's managed policies, and of AWS's that are attached, by ARN."""
         return {
@@ -118,39 +113,53 @@ class Account:
             if version["IsDefaultVersion"]
         }
 
-    @cached_property
+    @property
+    @once
     def own_policies(self) -> list[dict[str, Any]]:
         """The customer-managed policies, with how often each is attached or bounds somebody."""
         return list(self.listed("iam", "list_policies", "Policies", Scope="Local"))
 
-    @cached_property
+    def _wait(self) -> None:
+        if next(self._waits, None) is None:
+            raise AwsError(f"IAM did not make its reports within {_REPORT_SECONDS} seconds.")
+        time.sleep(1)
+
+    @property
+    @once
     def credential_report(self) -> list[dict[str, str]]:
         """The rows of IAM's credential report by column, the root user's first."""
         while self.call("iam", "generate_credential_report")["State"] != "COMPLETE":
-            time.sleep(1)
+            self._wait()
         content = self.call("iam", "get_credential_report")["Content"].decode()
         return list(csv.DictReader(io.StringIO(content)))
 
-    @cached_property
-    def usage(self) -> dict[str, dict[str, Service]]:
-        """The services that each user, group, role and own policy may use, by ARN and namespace.
+    @property
+    @once
+    def usage(self) -> dict[str, dict[str, Service] | AwsError]:
+        """The services that each user, group, role and own policy may use, by ARN and namespace; or why not."""
+        arns = [it["Arn"] for name in _DETAILS for it in self.authorization[name] if AWS not in it["Arn"]]
+        with progress_bar("Asking IAM what was used", 2 * len(arns)) as report:
+            jobs = dict[str, str | AwsError]()
+            for done, arn in enumerate(arns):
+                report(done)
+                jobs[arn] = tried(partial(self._order, arn))
+            # All are asked for before the first is read: IAM takes some seconds for each.
+            found = dict[str, dict[str, Service] | AwsError]()
+            for done, (arn, job) in enumerate(jobs.items(), start=len(arns)):
+                report(done)
+                found[arn] = job if isinstance(job, AwsError) else tried(partial(self._last_accessed, job))
+        return found
 
-        Missing is who was deleted meanwhile, and of whom IAM cannot say it.
-        """
-        jobs = {}
-        for arn in (it["Arn"] for name in _DETAILS for it in self.authorization[name] if AWS not in it["Arn"]):
-            request = {"Arn": arn, "Granularity": "ACTION_LEVEL"}
-            jobs[arn] = self.call("iam", "generate_service_last_accessed_details", missing={}, **request).get("JobId")
-        # All are asked for before the first is read: IAM takes some seconds for each.
-        found = {arn: self._last_accessed(job) for arn, job in jobs.items() if job}
-        return {arn: services for arn, services in found.items() if services is not None}
+    def _order(self, arn: str) -> str:
+        request = {"Arn": arn, "Granularity": "ACTION_LEVEL"}
+        return str(self.call("iam", "generate_service_last_accessed_details", **request)["JobId"])
 
-    def _last_accessed(self, job: str) -> dict[str, Service] | None:
+    def _last_accessed(self, job: str) -> dict[str, Service]:
         services, request = dict[str, Service](), {"JobId": job}
         while True:
-            answer = self.call("iam", "get_service_last_accessed_details", missing={"JobStatus": "FAILED"}, **request)
+            answer = self.call("iam", "get_service_last_accessed_details", **request)
             if answer["JobStatus"] == "FAILED":
-                return None
+                raise AwsError("IAM does not say what was used.")
             for service in answer.get("ServicesLastAccessed", []):
                 idle = (
                     f"{service['ServiceNamespace']}:{action['ActionName']}".lower()
@@ -159,7 +168,7 @@ class Account:
                 )
                 services[service["ServiceNamespace"]] = Service(service.get("LastAuthenticated"), frozenset(idle))
             if answer["JobStatus"] == "IN_PROGRESS":
-                time.sleep(1)
+                self._wait()
             elif answer.get("IsTruncated"):
                 request["Marker"] = answer["Marker"]
             else:

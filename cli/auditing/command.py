@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -13,13 +12,14 @@ import typer
 
 from cli.auditing import fixing, identities, unused
 from cli.auditing.account import Account
-from cli.auditing.findings import Finding, NotChecked, Report, examine, name_of
+from cli.auditing.asking import tried
+from cli.auditing.findings import Check, Finding, NotChecked, Report, attempt, folded, name_of
 from cli.auditing.reports.formats import FORMATS
 from cli.auditing.resources import exposed, sagemaker
 from cli.auditing.resources.policies import flaw, role_trust
 from cli.auditing.rules import Severity
 from cli.aws import Stage
-from cli.console import AsJson, ask, console, error_console, progress_bar, show
+from cli.console import AsJson, ask, error_console, progress_bar, show
 from cli.errors import AwsError, UnhealthyError, UsageError
 
 #: Once an account, and once a region.
@@ -52,21 +52,25 @@ def bootstrap_in_one(findings: Iterable[Finding]) -> Iterator[Finding]:
         yield flaw("cdk-bootstrap", roles[0], f"as the CDK's template makes them: {', '.join(dict.fromkeys(roles))}")
 
 
-def assess(account: Account, regions: list[str]) -> Report:
-    """Run all checks; those of a region in each of the regions."""
-    with progress_bar("Looking", len(regions) + 1) as report:
-        whole = examine(account, GLOBAL)
-        findings, skipped = [*bootstrap_in_one(whole.findings)], defaultdict[NotChecked, list[str]](list)
-        for done, region in enumerate(regions, start=1):
+def assess(account: Account, regions: list[str], checks: Iterable[Check] = GLOBAL) -> Report:
+    """Run checks, and those of a region in each of the regions; what AWS does not let us check, the report says."""
+    _ = account.id  # there is no report without it
+    rounds = [(account, check) for check in checks]
+    rounds += [(account.elsewhere(region), check) for region in regions for check in REGIONAL]
+    results = list[Finding | NotChecked]()
+    with progress_bar("Looking", len(rounds)) as report:
+        for done, (there, check) in enumerate(rounds):
             report(done)
-            of_region = examine(account.elsewhere(region), REGIONAL)
-            findings += of_region.findings
-            for each in of_region.not_checked:
-                skipped[each].append(region)
-    findings.sort(key=lambda each: list(Severity).index(each.severity))
-    in_regions = (NotChecked(f"{each.check} in {', '.join(where)}", each.reason) for each, where in skipped.items())
-    not_checked = tuple(dict.fromkeys((*whole.not_checked, *in_regions)))
-    return replace(whole, region=", ".join(regions), findings=tuple(findings), not_checked=not_checked)
+            results += attempt(there, check)
+    worst = list(Severity)
+    findings = bootstrap_in_one(each for each in results if isinstance(each, Finding))
+    return Report(
+        account.id,
+        ", ".join(regions),
+        account.now,
+        tuple(sorted(findings, key=lambda each: (worst.index(each.severity), each.rule, each.resource))),
+        tuple(folded(each for each in results if isinstance(each, NotChecked))),
+    )
 
 
 def audit(
@@ -74,7 +78,7 @@ def audit(
     format_: Annotated[
         Literal["table", "json", "sarif", "html"], typer.Option("--format", help="Of the report.")
     ] = "table",
-    unused_days: Annotated[int, typer.Option(min=1, help="What nobody used for so many days is unused.")] = 90,
+    unused_days: Annotated[int, typer.Option(min=1, max=400, help="What nobody used for so many days is unused.")] = 90,
     region: Annotated[list[str] | None, typer.Option(help="A region; again for others (default: all enabled).")] = None,
     fail_on: Annotated[Severity, typer.Option(help="Findings of this severity or worse: exit code 6.")] = Severity.HIGH,
     fix: Annotated[bool, typer.Option("--fix", help="Say which unused roles and policies can be deleted.")] = False,
@@ -87,15 +91,22 @@ def audit(
     account = Account(stage, unused_days)
     if restore is not None:
         for arn in fixing.restore(account, fixing.load(account, restore)):
-            console.print(f"restored: {arn}")
+            error_console.print(f"restored: {arn}")  # as "deleted: …": where standard output goes must not end it
+        error_console.print("All of the backup is there.")
         return
     if backup is not None and not fix:
         raise UsageError("--backup is for --fix.", "kennel audit --fix --backup FILE")
-    enabled = [each["RegionName"] for each in account.call("ec2", "describe_regions")["Regions"]]  # no others
-    if unknown := [each for each in region or () if each not in enabled]:
-        raise UsageError(f"Not enabled in this account: --region {', '.join(unknown)}.", f"One of {', '.join(enabled)}")
-    regions = list(dict.fromkeys(region or enabled))
-    report = assess(account, regions)
+    regions, unlisted = region or [account.region], tuple[NotChecked, ...]()
+    if isinstance(listed := tried(lambda: account.call("ec2", "describe_regions")), AwsError):
+        unlisted = (NotChecked("regions that are enabled", str(listed)),)
+    else:
+        enabled = [each["RegionName"] for each in listed["Regions"]]  # no others
+        if unknown := [each for each in region or () if each not in enabled]:
+            wrong = f"Not enabled in this account: --region {', '.join(unknown)}."
+            raise UsageError(wrong, f"One of {', '.join(enabled)}")
+        regions = region or enabled
+    report = assess(account, list(dict.fromkeys(regions)))
+    report = replace(report, not_checked=(*unlisted, *report.not_checked))
     show(asdict(report), FORMATS[format_](report))
     error_console.print(f"Findings: {len(report.findings)}. Not checked: {len(report.not_checked)}. {report.region}")
     if fix:
@@ -103,7 +114,7 @@ def audit(
     order = list(Severity)
     if bad := [each for each in report.findings if order.index(each.severity) <= order.index(fail_on)]:
         raise UnhealthyError(f"Findings of account {account.id} that are {fail_on} or worse: {len(bad)}")
-    if {name_of(check) for check in GLOBAL} <= {each.check for each in report.not_checked}:
+    if {name_of(check) for check in GLOBAL} <= {each.check for each in report.not_checked if not each.where}:
         raise AwsError("No policy, role, user and bucket could be read.", "docs/auditing.md says what an audit needs.")
 
 

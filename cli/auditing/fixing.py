@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import re
@@ -22,6 +23,7 @@ _RULES = ("role-unused", "policy-unused")
 _ORDER = ("create_policy", "create_policy_version", "create_role", "update_assume_role_policy")
 #: Whom a role trusts until its trust policy is restored.
 _NOBODY = {"Effect": "Deny", "Principal": {"AWS": "*"}, "Action": "sts:AssumeRole"}
+_ID = '"A(RO|ID)A[A-Z0-9]{12,}"'  # of a principal that is gone, where AWS shows its ARN otherwise
 _CLOSED = {"Version": "2012-10-17", "Statement": [_NOBODY]}
 
 
@@ -38,7 +40,7 @@ def plan(account: Account, report: Report) -> tuple[list[Backup], list[str]]:
 
 def read(account: Account, arns: Collection[str]) -> dict[str, Backup]:
     """Return roles and policies as they are now, by ARN, without those that are gone."""
-    now, backups = replace(account), dict[str, Backup]()  # a copy that asks AWS anew
+    now, backups = replace(account, known={}), dict[str, Backup]()  # a copy that asks AWS anew
     for thing in (*now.authorization["RoleDetailList"], *now.authorization["Policies"]):
         if (arn := thing["Arn"]) in arns:
             if ":role/" in arn:
@@ -53,6 +55,7 @@ def read(account: Account, arns: Collection[str]) -> dict[str, Backup]:
 
 def _protected(account: Account, backup: Backup) -> str:
     """Return why a role or policy must not be deleted, if there is a reason."""
+    closed = {it["Arn"] for it in account.authorization["Policies"] if not it.get("IsAttachable", True)}
     name, last, trust = backup.get("RoleName", ""), backup.get("RoleLastUsed"), backup.get("AssumeRolePolicyDocument")
     reasons = {
         "AWS made it, such as CloudFormation: delete it there": any(
@@ -65,7 +68,10 @@ def _protected(account: Account, backup: Backup) -> str:
         "it has been used": last and account.is_recent(last.get("LastUsedDate")),
         "it is a role of the CDK's bootstrapping": name.startswith("cdk-"),
         "it is the role of this very command": f"/{name}/" in account.identity["Arn"],
-        "AWS would not make it again: it trusts who is gone": re.search('"A(RO|ID)A[A-Z0-9]{12,}"', json.dumps(trust)),
+        "AWS would not attach one of its policies again, which AWS has withdrawn": closed.intersection(
+            each["PolicyArn"] for each in backup.get("AttachedManagedPolicies", [])
+        ),
+        "AWS would not make it again: it trusts who is gone": re.search(_ID, json.dumps(trust)),
     }
     return next((reason for reason, holds in reasons.items() if holds), "")
 
@@ -95,7 +101,9 @@ def _requests(backup: Backup) -> Iterator[tuple[Request, Request | None]]:
         return
     named = {"PolicyArn": backup["arn"]}
     # The version in force first: then no other is to become it.
-    for each in sorted(backup["PolicyVersionList"], key=lambda it: (not it["IsDefaultVersion"], it["VersionId"])):
+    for each in sorted(
+        backup["PolicyVersionList"], key=lambda it: (not it["IsDefaultVersion"], int(it["VersionId"][1:]))
+    ):
         document = {"PolicyDocument": json.dumps(each["Document"])}
         if each["IsDefaultVersion"]:
             policy = {"PolicyName": backup["PolicyName"], **shared, **document}
@@ -105,14 +113,25 @@ def _requests(backup: Backup) -> Iterator[tuple[Request, Request | None]]:
             yield ("create_policy_version", {**named, **document}), ("delete_policy_version", part)
 
 
+def _digest(backups: list[Backup]) -> str:
+    return hashlib.sha256(json.dumps(backups, default=str).encode()).hexdigest()
+
+
 def save(account: Account, backups: list[Backup], path: Path) -> None:
-    """Write backups to a new file that only its owner can read."""
+    """Write backups to a new file that only its owner can read, and wait until the disk has it."""
+    content = {"account": account.id, "sha256": _digest(backups), "backups": backups}
     try:
         descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        try:
+            with os.fdopen(descriptor, "w", encoding="utf-8") as file:
+                file.write(json.dumps(content, indent=2, default=str))
+                file.flush()
+                os.fsync(descriptor)
+        except OSError:
+            path.unlink()  # the half of a backup
+            raise
     except OSError as error:
         raise UsageError(f"The backup cannot be written to {path} as a new file: {error.strerror}.") from error
-    with os.fdopen(descriptor, "w", encoding="utf-8") as file:
-        json.dump({"account": account.id, "backups": backups}, file, indent=2, default=str)
 
 
 def load(account: Account, path: Path) -> list[Backup]:
@@ -122,7 +141,9 @@ def load(account: Account, path: Path) -> list[Backup]:
         owner, backups = content["account"], list(content["backups"])
         for backup in backups:
             list(_requests(backup))
-    except (OSError, ValueError, TypeError, KeyError) as error:
+        if content.get("sha256", digest := _digest(backups)) != digest:  # older backups have none
+            raise ValueError("it is damaged, or was changed")
+    except (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
         raise UsageError(f"{path} is not a backup of kennel audit --fix: {error!r}.") from error
     if owner != account.id:
         raise UsageError(f"{path} is a backup of account {owner}; the credentials are of account {account.id}.")
@@ -151,6 +172,14 @@ def delete(account: Account, backups: Collection[Backup]) -> Iterator[str]:
         raise WorkFailedError("\n".join(failures), hint)
 
 
+def _shows_ids(there: Request, wanted: Request) -> bool:
+    """Whether a trust policy differs from what is wanted only because whom it trusts has been deleted since."""
+    if there == wanted or {there[0], wanted[0]} != {"update_assume_role_policy"}:
+        return False
+    pattern = re.sub(_ID, '"arn:[^"]+"', re.escape(there[1]["PolicyDocument"]))
+    return re.fullmatch(pattern, wanted[1]["PolicyDocument"]) is not None
+
+
 def restore(account: Account, backups: Collection[Backup]) -> Iterator[str]:
     """Make what is missing of backups, and yield each ARN with what was done; what is there stays as it is.
 
@@ -161,15 +190,21 @@ def restore(account: Account, backups: Collection[Backup]) -> Iterator[str]:
     for backup in backups:
         wanted = [make for make, _ in _requests(backup)]
         there = [make for make, _ in _requests(now[backup["arn"]])] if backup["arn"] in now else []
-        if all(make in wanted for make in there):
-            missing += [(backup["arn"], make) for make in wanted if make not in there]
-        else:
-            failures.append(f"{backup['arn']} stays: it has changed since, or is another of the same name")
-    for arn, (operation, request) in sorted(missing, key=lambda it: [*_ORDER, it[1][0]].index(it[1][0])):
         try:
-            account.call("iam", operation, **request)
-            yield f"{arn}: {operation}"
-        except AwsError as error:
-            failures.append(f"{arn}: {error}")
+            for make in there:
+                if not any(_shows_ids(make, each) for each in wanted):
+                    wanted.remove(make)  # one: two versions may be the same
+            missing += [(backup["arn"], make) for make in wanted]
+        except ValueError:
+            failures.append(f"{backup['arn']} stays: it has changed since, or is another of the same name")
+    unmade = set[str]()
+    for arn, (operation, request) in sorted(missing, key=lambda it: [*_ORDER, it[1][0]].index(it[1][0])):
+        if arn not in unmade:  # else its parts would go to another of the same name
+            try:
+                account.call("iam", operation, **request)
+                yield f"{arn}: {operation}"
+            except AwsError as error:
+                failures.append(f"{arn}: {error}")
+                unmade |= {arn} if operation in ("create_role", "create_policy") else set()
     if failures:
         raise WorkFailedError("\n".join(failures), "The command can be repeated: it makes what is missing.")

@@ -7,11 +7,11 @@ import re
 import textwrap
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import suppress
 from functools import lru_cache
 from typing import Any, NamedTuple
 
 from cli.auditing.account import AWS, Account, Service
+from cli.auditing.asking import once, tried
 from cli.auditing.findings import Finding, found
 from cli.auditing.rules import RULES
 from cli.auditing.statements import Document, Statement, actions, broad_actions, known_actions, listed, statements
@@ -41,7 +41,12 @@ def flaws(document: Document) -> dict[str, list[str]]:
     With each rule go the actions that break it, or none: then it is all that its statements allow. A condition is no
     excuse for full access. Of the other flaws, only those without a condition on the resource are reported.
     """
-    everything = statements(document)
+    return dict(_flaws(json.dumps(document)))
+
+
+@lru_cache(maxsize=8192)
+def _flaws(text: str) -> dict[str, list[str]]:
+    everything = statements(json.loads(text))
     denied = broad_actions(each for each in everything if each["Effect"] == "Deny" and not each.get("Condition"))
     allowing = [each for each in everything if each["Effect"] == "Allow"]
     if known_actions().keys() <= broad_actions(allowing) - denied:
@@ -91,9 +96,9 @@ def documents_of(account: Account, kind: str, principal: dict[str, Any]) -> list
 
 def policies(account: Account) -> Iterator[Policy]:
     """Yield every document that is somebody's to change, and those of AWS once for each principal that has them."""
-    bounds = {
-        it["Arn"] for it in account.own_policies if it["PermissionsBoundaryUsageCount"] and not it["AttachmentCount"]
-    }
+    counted = tried(lambda: account.own_policies)
+    own = () if isinstance(counted, AwsError) else counted  # the check of unused policies says so
+    bounds = {it["Arn"] for it in own if it["PermissionsBoundaryUsageCount"] and not it["AttachmentCount"]}
     for arn, document in account.documents.items():
         if AWS not in arn and arn not in bounds:  # what only bounds others allows nothing
             yield Policy(arn, arn.rpartition("/")[2], document)
@@ -112,21 +117,23 @@ def principals_of(account: Account) -> Iterator[tuple[str, dict[str, Any]]]:
             yield kind, principal
 
 
-def policy_rights(account: Account) -> Iterator[Finding]:
+@once
+def policy_rights(account: Account) -> list[Finding]:
     """Full access, escalation, exfiltration, exposure, credentials, and resources that could be named."""
-    usage: dict[str, dict[str, Service]] = {}
-    with suppress(AwsError):  # what was used cannot be read: the check of unused permissions says so
-        usage = account.usage
+    results = list[Finding]()
     for policy in policies(account):
         named = "policy-aws-admin" if policy.name in _ADMIN else "policy-aws-full-access"
         known = policy.of_aws and (policy.name in _ADMIN or "FullAccess" in policy.name)
         flawed = {named: list[str]()} if known else flaws(policy.document)
         if "/service-role/" in policy.of_aws:  # its resources are AWS's affair
             flawed.pop("policy-wildcard-resource", None)
-        narrowed = least_privilege(account, usage.get(policy.owner, {}), [policy.document]) if flawed else None
+        used = account.usage[policy.owner]
+        used = {} if isinstance(used, AwsError) else used  # the check of unused permissions says so
+        narrowed = least_privilege(account, used, [policy.document]) if flawed else None
         for rule, names in flawed.items():
             fix = f"{RULES[rule].fix}{' The policy below allows what was used.' if narrowed else ''}"
-            yield found(rule, policy.owner, _evidence(policy, names), fix, narrowed)
+            results.append(found(rule, policy.owner, _evidence(policy, names), fix, narrowed))
+    return results
 
 
 def combined_rights(account: Account) -> Iterator[Finding]:

@@ -65,7 +65,8 @@ def broad_actions(statements: Iterable[Statement]) -> frozenset[str]:
 
 
 def _union(sets: Iterable[frozenset[str]]) -> frozenset[str]:
-    return frozenset[str]().union(*sets)
+    first, *others = [*sets] or [frozenset[str]()]
+    return first.union(*others) if others else first  # all of AWS's actions are not copied for one pattern
 
 
 @lru_cache(maxsize=4096)

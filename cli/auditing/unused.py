@@ -8,6 +8,7 @@ from datetime import datetime
 from cli.auditing.account import Account
 from cli.auditing.findings import Finding, NotChecked, found
 from cli.auditing.identities import documents_of, least_privilege, principals_of
+from cli.errors import AwsError
 
 
 def _since(created: datetime, last: datetime | None) -> str:
@@ -19,18 +20,19 @@ def unused_roles(account: Account) -> Iterator[Finding | NotChecked]:
     for kind, role in principals_of(account):
         if kind == "Role" and not account.is_recent(role["CreateDate"]):
             if "RoleLastUsed" not in role:  # empty when the role was never used
-                yield NotChecked("unused roles", f"AWS does not say when {role['Arn']} was last used")
+                yield NotChecked("unused roles", "AWS does not say when it was last used", (role["Arn"],))
             elif not account.is_recent(last := role["RoleLastUsed"].get("LastUsedDate")):
                 yield found("role-unused", role["Arn"], _since(role["CreateDate"], last))
 
 
 def unused_permissions(account: Account) -> Iterator[Finding | NotChecked]:
     """Services that a role or user in use may call, and has not called."""
+    for arn, its in account.usage.items():  # of groups and policies, too: the fixes of other findings come from it
+        if isinstance(its, AwsError):
+            yield NotChecked("unused permissions", str(its), (arn,))
     for kind, principal in principals_of(account):
-        if kind == "Group" or account.is_recent(principal["CreateDate"]):
-            continue
-        if (services := account.usage.get(arn := principal["Arn"])) is None:
-            yield NotChecked("unused permissions", f"IAM does not say what {arn} has used")
+        services = account.usage[arn := principal["Arn"]]
+        if kind == "Group" or account.is_recent(principal["CreateDate"]) or isinstance(services, AwsError):
             continue
         idle = [name for name, service in services.items() if not account.is_recent(service.last)]
         if idle and len(idle) < len(services):  # else the principal itself is unused
@@ -55,8 +57,9 @@ def sign_in(account: Account) -> Iterator[Finding | NotChecked]:
         yield found("root-key", root["arn"], "an active access key")
     for row in users:
         yield from _user(account, row)
-    for arn in {user["Arn"] for user in account.authorization["UserDetailList"]} - {row["arn"] for row in users}:
-        yield NotChecked("sign in", f"the credential report, which may be four hours old, does not know {arn}")
+    if new := {user["Arn"] for user in account.authorization["UserDetailList"]} - {row["arn"] for row in users}:
+        reason = "the credential report, which may be four hours old, does not know them"
+        yield NotChecked("sign in", reason, tuple(sorted(new)))
 
 
 def _user(account: Account, row: dict[str, str]) -> Iterator[Finding]:

@@ -32,7 +32,7 @@ def as_table(report: Report) -> Text:
         more = ["policy.json: kennel audit --format html"] if each.policy else []
         lines = [each.resource, each.evidence, f"fix: {each.fix}", *more]
         made.append("\n  ".join(line.replace("\n", "\\n") for line in lines) + "\n\n")
-    lines = [f"not checked: {each.check}: {each.reason}" for each in report.not_checked]
+    lines = [f"not checked: {each}" for each in report.not_checked]
     return made.append("\n".join(line.replace("\n", "\\n") for line in lines))
 
 
@@ -53,7 +53,7 @@ def as_sarif(report: Report) -> str:
         }
         for rule in ids
     ]
-    skipped = [{"message": _message(f"Not checked: {each.check}: {each.reason}")} for each in report.not_checked]
+    skipped = [{"message": _message(f"Not checked: {each}")} for each in report.not_checked]
     run = {
         "tool": {"driver": {"name": "kennel audit", "version": version("kennel"), "rules": rules}},
         "invocations": [{"executionSuccessful": True, "toolExecutionNotifications": skipped}],
@@ -71,7 +71,10 @@ def _message(text: str) -> dict[str, str]:
 def _result(finding: Finding, index: int) -> dict[str, Any]:
     # GitHub wants a file in every location; as a relative one, it takes whatever a resource is called.
     fingerprint = hashlib.sha256(ascii(f"{finding.rule} {finding.resource}").encode()).hexdigest()
-    location = {"artifactLocation": {"uri": quote(finding.resource.replace(":", "/"))}, "region": {"startLine": 1}}
+    location = {
+        "artifactLocation": {"uri": quote(finding.resource.replace(":", "/"), errors="replace")},
+        "region": {"startLine": 1},
+    }
     return {
         "ruleId": finding.rule,
         "ruleIndex": index,

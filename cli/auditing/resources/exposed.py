@@ -6,10 +6,12 @@ import json
 import re
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from functools import cache, wraps
+from contextlib import AbstractContextManager, contextmanager
+from functools import wraps
 from typing import Any
 
 from cli.auditing.account import AWS, Account
+from cli.auditing.asking import once
 from cli.auditing.findings import Check, Finding, NotChecked, name_of
 from cli.auditing.identities import policy_rights
 from cli.auditing.resources.policies import exposed, flaw
@@ -17,13 +19,14 @@ from cli.errors import AwsError
 from infra.gate.secrets import secrets
 
 Results = Iterator[Finding | NotChecked]
-Examine = Callable[[Account, Any], Iterable[Finding | NotChecked]]
+Part = Callable[[], AbstractContextManager[None]]
+Examine = Callable[[Account, Any, Part], Iterable[Finding | NotChecked]]
 _BLOCKS = ("BlockPublicAcls", "IgnorePublicAcls", "BlockPublicPolicy", "RestrictPublicBuckets")
 _FULL_ACCESS = re.compile("policy-(admin|service-wildcard|not-action|aws-admin|aws-full-access)")
 
 
 def each(service: str, operation: str, member: str, **request: Any) -> Callable[[Examine], Check]:
-    """Make a check of what looks at one thing of a list; what AWS refuses of one leaves the others checked."""
+    """Make a check of what looks at one thing of a list: a part that AWS refuses leaves the others checked."""
 
     def name(thing: Mapping[str, Any]) -> str:  # and nothing else of it: it may have an environment with secrets
         return next(str(value) for key, value in thing.items() if key.lower().endswith(("name", "arn")))
@@ -31,11 +34,19 @@ def each(service: str, operation: str, member: str, **request: Any) -> Callable[
     def decorate(examine: Examine) -> Check:
         @wraps(examine)
         def check(account: Account) -> Results:
-            for thing in account.listed(service, operation, member, **request):
+            skipped = list[NotChecked]()
+
+            @contextmanager
+            def part() -> Iterator[None]:
                 try:
-                    yield from examine(account, thing)
+                    yield
                 except AwsError as error:
-                    yield NotChecked(name_of(check), f"{name(thing)}: {error}")
+                    skipped.append(NotChecked(name_of(check), str(error), (name(thing),)))
+
+            for thing in account.listed(service, operation, member, **request):
+                with part():
+                    yield from examine(account, thing, part)
+            yield from skipped
 
         return check
 
@@ -49,49 +60,50 @@ def environment(arn: str, variables: Mapping[str, str]) -> Iterator[Finding]:
             yield flaw("secret-in-environment", arn, f"{name}: {', '.join(sorted(kinds))}")
 
 
-@cache
-def _account_block(account: Account) -> dict[str, bool] | AwsError:
-    """Return the public access block of all buckets of the account, or why it cannot be read."""
-    try:
-        answer = account.call("s3control", "get_public_access_block", missing={}, AccountId=account.id)
-    except AwsError as error:
-        return error
+@once
+def _account_block(account: Account) -> dict[str, bool]:
+    """Return the public access block of all buckets of the account."""
+    answer = account.call("s3control", "get_public_access_block", missing={}, AccountId=account.id)
     return dict(answer.get("PublicAccessBlockConfiguration", {}))
 
 
 @each("s3", "list_buckets", "Buckets")
-def buckets(account: Account, bucket: dict[str, str]) -> Results:
+def buckets(account: Account, bucket: dict[str, str], part: Part) -> Results:
     """Policy, ACL, public access block and encryption of a bucket."""
     name, arn = bucket["Name"], f"arn:{account.partition}:s3:::{bucket['Name']}"
 
-    def read(what: str, member: str) -> dict[str, Any]:
-        return dict(account.call("s3", f"get_{what}", missing={}, Bucket=name).get(member, {}))
+    def read(what: str, member: str) -> Any:
+        return account.call("s3", f"get_{what}", missing={}, Bucket=name).get(member)
 
-    block, whose = read("public_access_block", "PublicAccessBlockConfiguration"), "neither bucket nor account has"
-    if not all(map(block.get, _BLOCKS)):
-        if isinstance(shared := _account_block(account), AwsError):
-            yield NotChecked("public access block of the account", str(shared))
-            whose = "the account's settings could not be read, and the bucket lacks"
-        else:
-            block = {each: block.get(each) or shared.get(each) for each in _BLOCKS}
-    if missing := [each for each in _BLOCKS if not block.get(each)]:
-        yield flaw("bucket-without-public-access-block", arn, f"{whose} {', '.join(missing)}")
-    policy = json.loads(account.call("s3", "get_bucket_policy", missing={}, Bucket=name).get("Policy", "{}"))
-    for each in exposed(account, "bucket", arn, policy):
-        if not block.get("RestrictPublicBuckets") or each.rule != "bucket-public":
-            yield each
-    grants = account.call("s3", "get_bucket_acl", Bucket=name)["Grants"]
-    groups = [(each["Grantee"].get("URI", "").partition("/global/")[2], each["Permission"]) for each in grants]
-    open_to = [f"{group} may {right}" for group, right in groups if group]
-    if open_to and not block.get("IgnorePublicAcls"):
-        yield flaw("bucket-public-acl", arn, ", ".join(open_to))
+    block, policy, grants = dict[str, bool](), None, None
+    with part():
+        block = read("public_access_block", "PublicAccessBlockConfiguration") or {}
+        whose = "the account's settings could not be read, and the bucket lacks"
+        with part():
+            if not all(map(block.get, _BLOCKS)):
+                block |= {each: True for each in _BLOCKS if _account_block(account).get(each)}
+            whose = "neither bucket nor account has"
+        if missing := [each for each in _BLOCKS if not block.get(each)]:
+            yield flaw("bucket-without-public-access-block", arn, f"{whose} {', '.join(missing)}")
+    with part():
+        policy = json.loads(read("bucket_policy", "Policy") or "{}")
+        for each in exposed(account, "bucket", arn, policy):
+            if not block.get("RestrictPublicBuckets") or each.rule != "bucket-public":
+                yield each
+    with part():
+        grants = read("bucket_acl", "Grants") or []
+        groups = [(each["Grantee"].get("URI", "").partition("/global/")[2], each["Permission"]) for each in grants]
+        open_to = [f"{group} may {right}" for group, right in groups if group]
+        if open_to and not block.get("IgnorePublicAcls"):
+            yield flaw("bucket-public-acl", arn, ", ".join(open_to))
     rules = str(read("bucket_encryption", "ServerSideEncryptionConfiguration"))
-    # S3 delivers access logs to no bucket with a KMS key (S3 user guide).
-    if "aws:kms" not in rules and not re.search("logging.s3.amazonaws.com|s3/LogDelivery", f"{policy} {grants}"):
+    # S3 delivers access logs to no bucket with a KMS key (S3 user guide): without policy and ACL it may be such a one.
+    unknown = "aws:kms" in rules or None in (policy, grants)
+    if not unknown and not re.search("logging.s3.amazonaws.com|s3/LogDelivery", f"{policy} {grants}"):
         yield flaw("bucket-without-key", arn, f"encryption: {rules}")
 
 
-@cache
+@once
 def _full_access(account: Account) -> dict[str, list[str]]:
     """Return what of roles and of managed policies, by ARN, allows too much."""
     flaws = defaultdict[str, list[str]](list)
@@ -102,34 +114,40 @@ def _full_access(account: Account) -> dict[str, list[str]]:
 
 
 @each("lambda", "list_functions", "Functions")
-def functions(account: Account, function: dict[str, Any]) -> Results:
+def functions(account: Account, function: dict[str, Any], part: Part) -> Results:
     """Environment, role, URLs and permissions of a function, of its versions and aliases too."""
     name, arn, role = function["FunctionName"], function["FunctionArn"], function["Role"]
     its = function.get("Environment", {})
     if "Error" in its:  # encrypted with a key that the caller may not use
         yield NotChecked(f"environment of {arn}", its["Error"].get("Message", ""))
     yield from environment(arn, its.get("Variables", {}))
-    held = [each for each in account.authorization["RoleDetailList"] if each["Arn"] == role]
-    attached = [policy["PolicyArn"] for each in held for policy in each["AttachedManagedPolicies"]]
-    flaws = _full_access(account.elsewhere(None))  # the same in all regions
-    for path in [each for owner in (role, *attached) for each in flaws.get(owner, [])]:
-        yield flaw("function-full-access", arn, f"{name} → {role} → {path}")
-    for url in account.listed("lambda", "list_function_url_configs", "FunctionUrlConfigs", FunctionName=name):
-        if url["AuthType"] == "NONE":
-            yield flaw("function-url-unsigned", url["FunctionArn"], f"AuthType NONE: {url['FunctionUrl']}")
-    versions = account.listed("lambda", "list_versions_by_function", "Versions", FunctionName=name)
-    aliases = account.listed("lambda", "list_aliases", "Aliases", FunctionName=name)
-    qualified = [f"{arn}:{each['Version']}" for each in versions if each["Version"] != "$LATEST"]  # which is `arn`
-    for one in (arn, *qualified, *(each["AliasArn"] for each in aliases)):
-        policy = account.call("lambda", "get_policy", missing={}, FunctionName=one).get("Policy", "{}")
-        yield from exposed(account, "function", one, json.loads(policy))
+    with part():
+        held = [each for each in account.authorization["RoleDetailList"] if each["Arn"] == role]
+        attached = [policy["PolicyArn"] for each in held for policy in each["AttachedManagedPolicies"]]
+        for path in [each for owner in (role, *attached) for each in _full_access(account).get(owner, [])]:
+            yield flaw("function-full-access", arn, f"{name} → {role} → {path}")
+    with part():
+        for url in account.listed("lambda", "list_function_url_configs", "FunctionUrlConfigs", FunctionName=name):
+            if url["AuthType"] == "NONE":
+                yield flaw("function-url-unsigned", url["FunctionArn"], f"AuthType NONE: {url['FunctionUrl']}")
+    ones = [arn]
+    with part():
+        for each in account.listed("lambda", "list_versions_by_function", "Versions", FunctionName=name):
+            ones += [f"{arn}:{each['Version']}"] * (each["Version"] != "$LATEST")  # which is `arn`
+    with part():
+        for each in account.listed("lambda", "list_aliases", "Aliases", FunctionName=name):
+            ones.append(each["AliasArn"])
+    for one in ones:
+        with part():
+            policy = account.call("lambda", "get_policy", missing={}, FunctionName=one).get("Policy", "{}")
+            yield from exposed(account, "function", one, json.loads(policy))
 
 
 def policy_of(kind: str, listing: tuple[str, str, str], name: str, arn: str, read: str, member: str) -> Check:
     """Make a check of the policies of a kind of resources; `read` gives one, in a member of its answer."""
 
     @each(*listing)
-    def check(account: Account, thing: dict[str, str]) -> Iterable[Finding]:
+    def check(account: Account, thing: dict[str, str], _: Part) -> Iterable[Finding]:
         answer = account.call(listing[0], read, missing={}, **{name: thing[name]})
         return exposed(account, kind, thing[arn], json.loads(answer.get("Attributes", answer).get(member) or "{}"))
 
@@ -138,7 +156,7 @@ def policy_of(kind: str, listing: tuple[str, str, str], name: str, arn: str, rea
 
 
 @each("logs", "describe_log_groups", "logGroups")
-def log_groups(account: Account, group: dict[str, Any]) -> Iterable[Finding]:
+def log_groups(_: Account, group: dict[str, Any], __: Part) -> Iterable[Finding]:
     """Retention of a log group."""
     if "retentionInDays" not in group:
         size = group.get("storedBytes", 0)

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from datetime import timedelta
-from functools import cache, wraps
+from functools import wraps
 from typing import Any
 
 from botocore import xform_name
 
 from cli.auditing.account import Account
+from cli.auditing.asking import once
 from cli.auditing.findings import Check, Finding
-from cli.auditing.resources.exposed import Results, each, environment
+from cli.auditing.resources.exposed import Part, Results, each, environment
 from cli.auditing.resources.policies import flaw
 from infra.instance_types import has_local_storage
 
@@ -19,8 +20,8 @@ Described = dict[str, Any]
 Examine = Callable[[Account, Described, str, str], Iterable[Finding]]
 
 
-@cache
-def _describe(account: Account, kind: str, name: str) -> Described:
+@once
+def _describe(account: Account, kind: str, name: str, _region: str) -> Described:
     return dict(account.call("sagemaker", f"describe_{xform_name(kind)}", **{f"{kind}Name": name}))
 
 
@@ -30,9 +31,10 @@ def described(kind: str, member: str = "", **request: Any) -> Callable[[Examine]
     def decorate(examine: Examine) -> Check:
         @each("sagemaker", f"list_{xform_name(kind)}s", member or f"{kind}s", **request)
         @wraps(examine)
-        def check(account: Account, listed: Described) -> Results:
+        def check(account: Account, listed: Described, part: Part) -> Results:
             name, arn = listed[f"{kind}Name"], listed[f"{kind}Arn"]
-            yield from examine(account, _describe(account, kind, name), name, arn)
+            with part():
+                yield from examine(account, _describe(account, kind, name, account.region), name, arn)
             tags = [tag["Key"] for tag in account.listed("sagemaker", "list_tags", "Tags", ResourceArn=arn)]
             if "project" not in tags:
                 yield flaw("untagged", arn, f"tags: {', '.join(tags) or 'none'}")
@@ -46,16 +48,18 @@ def _variants(config: Described) -> list[Described]:
     return [*config["ProductionVariants"], *config.get("ShadowProductionVariants", [])]
 
 
-@cache
-def _used(account: Account) -> set[tuple[str, str]]:
-    """Return the configurations that endpoints use, and the models that configurations use."""
-    used = set()
-    for endpoint in account.listed("sagemaker", "list_endpoints", "Endpoints"):
-        used.add(("config", _describe(account, "Endpoint", endpoint["EndpointName"]).get("EndpointConfigName", "")))
-    for config in account.listed("sagemaker", "list_endpoint_configs", "EndpointConfigs"):
-        variants = _variants(_describe(account, "EndpointConfig", config["EndpointConfigName"]))
-        used |= {("model", variant.get("ModelName", "")) for variant in variants}
-    return used
+@once
+def _used_configs(account: Account, region: str) -> set[str]:
+    endpoints = account.listed("sagemaker", "list_endpoints", "Endpoints")
+    described = (_describe(account, "Endpoint", each["EndpointName"], region) for each in endpoints)
+    return {each.get("EndpointConfigName", "") for each in described}
+
+
+@once
+def _used_models(account: Account, region: str) -> set[str]:
+    configs = account.listed("sagemaker", "list_endpoint_configs", "EndpointConfigs")
+    described = (_describe(account, "EndpointConfig", each["EndpointConfigName"], region) for each in configs)
+    return {variant.get("ModelName", "") for each in described for variant in _variants(each)}
 
 
 @described("Endpoint")
@@ -80,7 +84,7 @@ def endpoint_configs(account: Account, config: Described, name: str, arn: str) -
     types = [variant["InstanceType"] for variant in _variants(config) if "InstanceType" in variant]
     if "KmsKeyId" not in config and (plain := [each for each in types if not has_local_storage(each)]):
         yield flaw("endpoint-without-key", arn, f"no KmsKeyId, {', '.join(plain)}")
-    if ("config", name) not in _used(account):
+    if name not in _used_configs(account, account.region):
         yield flaw("endpoint-config-unused", arn, f"created {config['CreationTime']:%Y-%m-%d}", name=name)
 
 
@@ -89,7 +93,7 @@ def models(account: Account, model: Described, name: str, arn: str) -> Iterable[
     """Environment and use of a model."""
     for container in (model.get("PrimaryContainer", {}), *model.get("Containers", [])):
         yield from environment(arn, container.get("Environment", {}))
-    if ("model", name) not in _used(account):
+    if name not in _used_models(account, account.region):
         yield flaw("model-unused", arn, f"created {model['CreationTime']:%Y-%m-%d}", name=name)
 
 

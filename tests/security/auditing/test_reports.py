@@ -33,7 +33,7 @@ SCHEMA = json.loads(Path(__file__).with_name("sarif-schema-2.1.0.json").read_tex
 def report(text: str, *rules: str) -> Report:
     """A report whose every text is this one."""
     found = tuple(Finding(rule, RULES[rule].severity, text, text, text, {"Sid": text}) for rule in rules)
-    return Report("1" * 12, text, datetime.now(UTC), found, (NotChecked(text, text),))
+    return Report("1" * 12, text, datetime.now(UTC), found, (NotChecked(text, text, (text,)),))
 
 
 @given(st.one_of(st.just(EVIL), st.text()))

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator
+import resource
+from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -19,7 +22,7 @@ from typer.testing import CliRunner
 from cli import main
 from cli.auditing import command, fixing
 from cli.auditing.account import Account
-from cli.auditing.findings import Report, examine
+from cli.auditing.findings import Report
 from cli.auditing.unused import sign_in, unused_permissions, unused_policies, unused_roles
 from cli.errors import UsageError, WorkFailedError
 
@@ -84,48 +87,99 @@ def aws(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalAws]:
 
 @pytest.fixture(scope="module")
 def report(aws: LocalAws) -> Report:
-    return examine(account_of(aws), (unused_roles, unused_permissions, unused_policies, sign_in))
+    return command.assess(account_of(aws), [], (unused_roles, unused_permissions, unused_policies, sign_in))
 
 
-def test_what_nobody_used_is_found_and_what_is_new_or_used_is_not(report: Report) -> None:
+def test_what_nobody_used_is_found_and_what_is_new_or_used_is_not(aws: LocalAws, report: Report) -> None:
     found = {(finding.rule, finding.resource) for finding in report.findings}
     idle = {("role-unused", f"{IDENTITY}:role/team/{name}") for name in ("idle", "idlefriend", *KEPT)}
     assert found == idle | {("policy-unused", POLICY), ("permission-unused", USED)}
     assert report.not_checked == ()
     (narrowed,) = (finding.policy for finding in report.findings if finding.policy)
     assert [each["Action"] for each in narrowed["Statement"]] == [["s3:ListAllMyBuckets"]]
+    backups, refusals = fixing.plan(account_of(aws), report)
+    assert {each["arn"] for each in backups} == {POLICY, ROLE, f"{ROLE}friend"}
+    assert {each.split(": ")[0].rpartition("/")[2] for each in refusals} == {*KEPT}
 
 
-def test_what_is_deleted_is_restored_and_once(aws: LocalAws, report: Report, tmp_path: Path) -> None:
+class Killed(BaseException):
+    """The end of the command, as SIGKILL brings it: nothing of it goes on."""
+
+
+class Mortal(SimpleNamespace):
+    """The client `iam` for so many changes (`left`) and no more."""
+
+    def __getattr__(self, name: str) -> Any:
+        if not name.startswith("get_"):
+            if not self.left:
+                raise Killed
+            self.left -= 1
+        return getattr(self.iam, name)
+
+
+@pytest.mark.parametrize("last_calls", [(3, 21), pytest.param(range(30), marks=pytest.mark.slow)])
+def test_whatever_call_is_the_last_all_is_restored(last_calls: Iterable[int], aws: LocalAws, tmp_path: Path) -> None:
+    account, file, arns = account_of(aws), tmp_path / "backup.json", [POLICY, ROLE, f"{ROLE}friend"]
+    before = sorted(map(lasting, fixing.read(account, arns).values()))
+    for left in last_calls:  # of the deletion's 14, then of the restoration's
+        file.unlink(missing_ok=True)
+        fixing.save(account, [*fixing.read(account, arns).values()], file)
+        saved, mortal = fixing.load(account, file), account_of(aws)
+        mortal.stage.__dict__["iam"] = Mortal(iam=aws.iam, left=left)
+        with suppress(Killed):
+            list(fixing.delete(mortal, fixing.read(account, arns).values()))
+            list(fixing.restore(mortal, saved))
+        roles = aws.iam.list_roles()["Roles"]
+        gone = "|".join({ROLE, f"{ROLE}friend"} - {role["Arn"] for role in roles}) or "nobody"
+        for role in roles:  # as AWS shows who is gone
+            trusted = re.sub(f'"({gone})"', '"AROAKSCDLFT9R5DQP782U"', json.dumps(role["AssumeRolePolicyDocument"]))
+            aws.iam.update_assume_role_policy(RoleName=role["RoleName"], PolicyDocument=trusted)
+        list(fixing.restore(account, saved))
+        assert sorted(map(lasting, fixing.read(account, arns).values())) == before, left
+        assert list(fixing.restore(account, saved)) == []
+
+
+def test_what_is_no_whole_backup_is_refused(aws: LocalAws, tmp_path: Path) -> None:
     account, file = account_of(aws), tmp_path / "backup.json"
-    backups, refusals = fixing.plan(account, report)
-    arns = [backup["arn"] for backup in backups]
-    assert {*arns} == {POLICY, ROLE, f"{ROLE}friend"}
-    assert {refusal.split(": ")[0].rpartition("/")[2] for refusal in refusals} == {*KEPT}
-    fixing.save(account, backups, file)
+    backups, limits = [*fixing.read(account, [POLICY, ROLE]).values()], resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (2000, limits[1]))  # as a disk that is full
+    with pytest.raises(UsageError, match="File too large"):
+        fixing.save(account, backups, file)
+    resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    fixing.save(account, backups, file)  # the half of one is not in the way, a whole one is
     with pytest.raises(UsageError, match="File exists"):
         fixing.save(account, backups, file)
     assert file.stat().st_mode & 0o777 == 0o600
+    whole = file.read_bytes()
+    cut = [whole[:length] for length in range(0, len(whole) - 1, 97)]
+    bent = [whole[:place] + bytes([whole[place] ^ 1]) + whole[place + 1 :] for place in range(0, len(whole), 29)]
+    others = b"[]", b"[" * 100_000, b'{"account": "000000000000", "backups": [{}]}', b'{"account": "1", "backups": []}'
+    for content in (*cut, *bent, *others):
+        file.write_bytes(content)
+        try:
+            assert fixing.load(account, file) == json.loads(whole)["backups"]  # it was white space
+        except UsageError as error:
+            assert "backup" in str(error)
 
+
+def test_another_of_the_same_name_stays_as_it_is(aws: LocalAws) -> None:
+    account, iam, named = account_of(aws), aws.iam, {"RoleName": "idle"}
+    backups = [*fixing.read(account, [ROLE]).values()]
     rights = {"Action": "iam:*", "Resource": "*"}, {"Action": "iam:DeleteRole", "Resource": "*", "Effect": "Deny"}
     with pytest.raises(WorkFailedError, match=f"{ROLE} is not deleted, or only half: .*DeleteRole"):
         list(fixing.delete(account_of(aws, aws.user("half", policy(*rights))), backups))
-    assert len(list(fixing.restore(account, fixing.load(account, file)))) == 4 + 3 + 3  # versions, parts of roles
-    assert list(fixing.restore(account, backups)) == []
-    assert set(fixing.delete(account, fixing.read(account, arns).values())) == {*arns}
-    assert fixing.read(account, arns) == {}
-    assert len(list(fixing.restore(account, fixing.load(account, file)))) == 4 + 5 + 5
-    assert sorted(map(lasting, fixing.read(account, arns).values())) == sorted(map(lasting, backups))
-
     with pytest.raises(WorkFailedError, match="has changed since it was read"):
         list(fixing.delete(account, backups))
-    aws.iam.update_assume_role_policy(RoleName="idle", PolicyDocument=json.dumps(trust("lambda.amazonaws.com")))
-    with pytest.raises(WorkFailedError, match="another of the same name"):
-        list(fixing.restore(account, backups))
-    for content in ("no json", "[]", f'{{"account": "{OWN}", "backups": [{{}}]}}', '{"account": "1", "backups": []}'):
-        file.write_text(content)
-        with pytest.raises(UsageError, match="backup"):
-            fixing.load(account, file)
+    trusted = {"AssumeRolePolicyDocument": json.dumps(trust("lambda.amazonaws.com"))}
+    for path in ("/other/", "/team/"):
+        iam.delete_role(**named)
+        iam.create_role(**named, **trusted, Path=path)
+        other = fixing.read(account, [arn := f"{IDENTITY}:role{path}idle"])
+        with pytest.raises(WorkFailedError, match=r"another of the same name|EntityAlreadyExists"):
+            list(fixing.restore(account, backups))
+        assert fixing.read(account, [arn]) == other
+    iam.delete_role(**named)
+    list(fixing.restore(account, backups))
 
 
 def test_the_command_deletes_when_agreed_to_and_brings_back(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import string
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -15,10 +14,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cli.auditing.account import Account, Service
-from cli.auditing.findings import examine
-from cli.auditing.identities import combined_rights, flaws, least_privilege, policy_rights
+from cli.auditing.identities import flaws, least_privilege
 from cli.auditing.statements import actions, known_actions
-from cli.auditing.unused import sign_in, unused_permissions, unused_roles
 
 TABLE = yaml.safe_load(Path(__file__).with_name("statements.yaml").read_text(encoding="utf-8"))
 DANGEROUS: dict[str, list[Any]] = TABLE["dangerous on every resource"]
@@ -101,36 +98,3 @@ def test_the_generated_policy_allows_what_was_used_and_nothing_more(
         kept = actions(old) & needed
         assert not kept or any(actions(new) == kept and new["Resource"] == old["Resource"] for new in made)
     assert "${" not in str(after)
-
-
-def principal(kind: str, name: str, *allowed: Any, path: str = "/", **members: Any) -> dict[str, Any]:
-    inline = [{"PolicyName": "p", "PolicyDocument": {"Statement": {**STAR, "Action": each}}} for each in allowed]
-    its = {"Arn": f"arn:aws:iam::{OWN}:{kind.lower()}{path}{name}", "Path": path, f"{kind}Name": name}
-    its |= {"CreateDate": datetime(2020, 1, 1, tzinfo=UTC), "AttachedManagedPolicies": [], f"{kind}PolicyList": inline}
-    return its | members
-
-
-def test_whole_principals_are_read_and_what_only_bounds_or_is_of_aws_is_not() -> None:
-    aws = FakeAccount()
-    bounding = {"Arn": f"arn:aws:iam::{OWN}:policy/bounds", "AttachmentCount": 0, "PermissionsBoundaryUsageCount": 1}
-    version = {"IsDefaultVersion": True, "Document": {"Statement": STAR}}
-    aws.answers |= {
-        "generate_credential_report": {"State": "COMPLETE"},
-        "get_credential_report": {"Content": b"arn,access_key_1_active,access_key_2_active\nroot,false,true"},
-        "get_account_authorization_details": {
-            "UserDetailList": [principal("User", "u", "iam:PassRole", GroupList=["g", "gone"])],
-            "GroupDetailList": [principal("Group", "g", "ec2:RunInstances")],
-            "RoleDetailList": [principal("Role", "r"), principal("Role", "of-aws", "*", path="/aws-service-role/x/")],
-            "Policies": [{**bounding, "Path": "/", "PolicyVersionList": [version, {"IsDefaultVersion": False}]}],
-        },
-        "list_policies": {"Policies": [bounding]},
-        "generate_service_last_accessed_details": lambda Arn, **_: {"JobId": Arn},
-        "get_service_last_accessed_details": {"JobStatus": "FAILED"},
-    }
-    checks = (policy_rights, combined_rights, unused_roles, unused_permissions, sign_in)
-    report = examine(account(aws), checks)
-    found = {(finding.rule, finding.resource.rpartition(":")[2]) for finding in report.findings}
-    broad = {(f"policy-{rule}", "user/u") for rule in ("escalation", "exposure", "wildcard-resource")}
-    assert found == {*broad, ("policy-wildcard-resource", "group/g"), ("root-key", "root")}
-    not_checked = ["unused roles", "unused permissions", "unused permissions", "sign in"]
-    assert [each.check for each in report.not_checked] == not_checked
