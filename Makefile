@@ -8,7 +8,7 @@ export PATH := $(CURDIR)/$(BIN):$(PATH)
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo demo-scaling test test-slow unit infra security integration image image-test e2e bench lint format lock members-page vulnerabilities sbom synth release clean
+.PHONY: help setup demo demo-scaling test test-slow unit infra security integration image image-test e2e bench lint format lock schemas members-page vulnerabilities sbom synth release clean
 
 help: ## list these targets
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z0-9_-]+:.*## / {printf "  \033[1m%-15s\033[0m %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -98,6 +98,11 @@ lock: setup ## write the hashes again, after a pin has changed
 	for pins in requirements-*.txt benchmarks/requirements-*.txt; do $(EXACTLY) $$pins --output-file $${pins%.txt}.lock || exit; done
 	$(COMPILE) --constraint requirements.txt --universal --python-version 3.11 model/serving/image/requirements.in --output-file model/serving/image/requirements.txt
 	$(COMPILE) --constraint requirements.txt --python-platform linux --python-version 3.11 --no-emit-package numpy --only-binary :all: --emit-build-options model/training/job/requirements.in --output-file model/training/job/requirements.txt
+
+schemas: setup ## write the schemas of templates' resources again, of cfn-lint's: after its pin or the types here have changed
+	mkdir -p build
+	PYTHONPATH=tests/support/members:. python -m resource_schemas >build/schemas.xz
+	mv build/schemas.xz emulator/ministack/cloudformation/schemas.json.xz
 
 members-page: setup ## write docs/local-aws-members.md again, after a table in emulator/platform/members/ has changed
 	PYTHONPATH=tests/support/members:tests/support/local_aws:tests/support/fakes:. python -c 'import pathlib, tempfile, members_page; print(members_page.make_page(pathlib.Path(tempfile.mkdtemp())), end="")' >docs/local-aws-members.md

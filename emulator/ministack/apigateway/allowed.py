@@ -11,7 +11,7 @@ from ministack.services import apigateway_v1 as v1
 
 from emulator.evaluation import evaluator
 from emulator.ministack.apigateway import templates
-from emulator.ministack.cloudformation.resources import coerced, handler_message
+from emulator.ministack.cloudformation.resources import handler_message
 from emulator.ministack.patching import within_time
 from emulator.platform.awsapi import service_model
 from emulator.platform.validation import refused_members
@@ -64,7 +64,7 @@ def _lowered(value: Any, shape: Any) -> Any:
 def _request(operation: str, properties: Mapping[str, Any], also: set[str]) -> dict[str, Any]:
     """Give the members that a template's properties stand for, unless one of them is not here."""
     shape: Any = service_model("apigateway").operation_model(operation).input_shape
-    request: dict[str, Any] = coerced(_lowered(properties, shape), shape)
+    request: dict[str, Any] = _lowered(properties, shape)
     given = {name: value for name, value in request.items() if name not in also}
     unknown = sorted(name for name, value in given.items() if name not in shape.members and value is not None)
     refuse_if(unknown, f"The local AWS has no {', '.join(unknown)} of {operation}.")

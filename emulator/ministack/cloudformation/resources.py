@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import contextlib
-import json
 import time
 import uuid
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from botocore.model import ListShape, MapShape, Shape, StructureShape
 from ministack.core.responses import get_account_id, get_region
 
 from emulator.platform.awsapi import Caller, Payload, Service
@@ -22,8 +19,6 @@ Created = tuple[str, dict[str, Any]]
 _POLL_SECONDS = 0.05
 _NAME_LIMIT = 63
 _RESERVED_TAGS = "aws:"
-#: CloudFormation takes numbers as texts.
-_NUMBERS: Mapping[str, Callable[[str], float]] = {"integer": int, "long": int, "float": float, "double": float}
 _TITLES = {"sagemaker": "SageMaker", "application-autoscaling": "ApplicationAutoScaling"}
 #: What names a scalable target, in the order of its physical id.
 _TARGET_MEMBERS = ("ResourceId", "ScalableDimension", "ServiceNamespace")
@@ -42,9 +37,8 @@ class ResourceType:
 
     def call(self, operation: str, properties: Payload) -> Payload:
         """Make a request of a template's properties, or raise a ValueError with the reason for a stack event."""
-        request = coerced(properties, self.service.model.operation_model(operation).input_shape)
         try:
-            return self.service.call(operation, request, caller(), by_aws=True)
+            return self.service.call(operation, properties, caller(), by_aws=True)
         except ServiceError as error:
             raise self.failure(error) from None
 
@@ -59,25 +53,6 @@ class ResourceType:
         """An error of the service as the reason of a stack event; MiniStack takes the text of any exception."""
         origin = f"Service: {_TITLES[self.service.name]}, Status Code: {error.status}, Error Code: {error.code}"
         return ValueError(handler_message(f"{error.message} ({origin})"))
-
-
-def coerced(value: Any, shape: Shape | None) -> Any:
-    """Give numbers, booleans and texts the type that the API wants, as CloudFormation does; the service judges all."""
-    kind = shape.type_name if shape is not None else ""
-    if isinstance(shape, StructureShape) and isinstance(value, dict):
-        return {key: coerced(item, shape.members.get(key)) for key, item in value.items() if item is not None}
-    if isinstance(shape, MapShape) and isinstance(value, dict):
-        return {key: coerced(item, shape.value) for key, item in value.items()}
-    if isinstance(shape, ListShape) and isinstance(value, list):
-        return [coerced(item, shape.member) for item in value]
-    if kind == "boolean" and isinstance(value, str):
-        return {"true": True, "false": False}.get(value.lower(), value)
-    if kind in _NUMBERS and isinstance(value, str):
-        with contextlib.suppress(ValueError):
-            return _NUMBERS[kind](value)
-    if kind == "string" and isinstance(value, bool | int | float):
-        return json.dumps(value)
-    return value
 
 
 def missing(error: ServiceError) -> bool:

@@ -1,14 +1,18 @@
-"""What CloudFormation refuses of a template before it makes anything, and MiniStack takes."""
+"""What CloudFormation refuses of a template and its parameters before it makes anything, and MiniStack takes."""
 
 from __future__ import annotations
 
+import contextlib
+import copy
+import graphlib
 import tomllib
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from ministack.services.cloudformation import changesets, engine, handlers
+from ministack.services.cloudformation import changesets, engine, handlers, provisioners, stacks
 
+from emulator.ministack.cloudformation import schemas
 from emulator.ministack.patching import around
 
 _WORDS = tomllib.loads(Path(__file__).with_name("template.toml").read_text())
@@ -19,6 +23,29 @@ def install() -> None:
     for module in (handlers, changesets):
         around(module, "_apply_transforms", _apply_transforms)
         around(module, "validate_template_support", _validate)
+    for module in (engine, handlers, changesets):
+        around(module, "_resolve_parameters", _resolve_parameters)
+    around(provisioners, "_check_nested_stack_capabilities", _check_nested)
+    around(stacks, "_validation_errors", _validation_errors)
+
+
+def _resolve_parameters(
+    inner: Callable[..., Any], template: Any, provided: list[dict[str, Any]], previous: Any = None
+) -> Any:
+    declared, given = template.get("Parameters") or {}, {each["Key"]: each for each in provided}
+    if foreign := ", ".join(name for name in given if name not in declared):
+        raise ValueError(f"Parameters: [{foreign}] do not exist in the template")
+    if new := [name for name, each in given.items() if each.get("UsePreviousValue") and name not in (previous or {})]:
+        rule = "Cannot specify usePreviousValue as true for a parameter key not in the previous template"
+        raise ValueError(f"Invalid input for parameter key {new[0]}. {rule}")
+    if lacking := ", ".join(name for name, of in declared.items() if name not in given and "Default" not in of):
+        raise ValueError(f"Parameters: [{lacking}] must have values")
+    return inner(template, provided, previous)
+
+
+def _check_nested(inner: Callable[..., None], parent: str, template: Any) -> None:
+    inner(parent, template)
+    handlers.validate_template_support(template, {})
 
 
 def _apply_transforms(inner: Callable[..., Any], template: Any, *more: Any) -> Any:
@@ -60,6 +87,35 @@ def _validate(inner: Callable[..., None], template: Any, conditions: Mapping[str
         if lost:
             names = f"[{', '.join(sorted(lost))}] in the {block} block of the template"
             raise ValueError(f"Template format error: Unresolved resource dependencies {names}")
+    if template.get("Conditions") and not conditions:
+        return  # which resources and outputs there are is not known
+    graph = {name: engine._extract_deps(_chosen(resources[name], conditions), made) for name in made}
+    try:
+        graphlib.TopologicalSorter(graph).prepare()
+    except graphlib.CycleError as error:
+        raise ValueError(f"Circular dependency between resources: [{', '.join(sorted(set(error.args[1])))}]") from None
+    outputs = [of for of in (template.get("Outputs") or {}).values() if conditions.get(of.get("Condition"), True)]
+    exported = [str(of["Export"].get("Name")) for of in outputs if "Export" in of]
+    if twice := sorted({name for name in exported if exported.count(name) > 1}):
+        raise ValueError(f"Template format error: Outputs export {twice[0]} twice")
+
+
+def _validation_errors(
+    inner: Callable[..., Any], resources: Any, order: list[str], params: Any, conditions: Any, *rest: Any
+) -> Any:
+    """Hold properties, as far as they are known before anything is made, to the schemas of their types."""
+    found = inner(resources, order, params, conditions, *rest)
+    attributes = {name: schemas.UNKNOWN for _, name in engine._intrinsic_references(resources)}
+    later = {name: {"PhysicalResourceId": schemas.UNKNOWN, "Attributes": attributes} for name in resources}
+    for name in order:
+        kind, given = resources[name]["Type"], copy.deepcopy(resources[name].get("Properties") or {})
+        if schemas.schemas().get(kind, {}).get("early"):
+            with contextlib.suppress(LookupError, TypeError, ValueError):  # of functions of what is unknown
+                known = engine._resolve_refs(given, later, params, conditions, *rest[:3])
+                wrong = list(schemas.problems(kind, schemas.coerced(kind, known)))
+                where = f"/Resources/{name}/Properties"
+                found += [(name, kind, "PROPERTY_VALIDATION", where + at, why) for at, why in wrong]
+    return found
 
 
 def _chosen(node: Any, conditions: Mapping[str, bool]) -> Any:

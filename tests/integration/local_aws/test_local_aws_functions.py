@@ -65,7 +65,8 @@ def test_a_function_sees_its_own_surroundings_only(aws: LocalAws, url: str) -> N
 
 
 def test_a_function_sets_neither_what_lambda_sets_nor_more_than_4_kb(aws: LocalAws, url: str) -> None:
-    resource = {"Type": "AWS::Lambda::Function", "Properties": {"FunctionName": "set", "Role": "r", "Code": {}}}
+    role = "arn:aws:iam::000000000000:role/r"
+    resource = {"Type": "AWS::Lambda::Function", "Properties": {"FunctionName": "set", "Role": role, "Code": {}}}
     for variables, reason in (({"AWS_REGION": "eu-west-1"}, "reserved keys.*AWS_REGION"), ({"AB": "b" * 4096}, "4KB")):
         environment = {"Environment": {"Variables": variables}}
         refused(aws.lambda_.update_function_configuration, reason, FunctionName="f", **environment)

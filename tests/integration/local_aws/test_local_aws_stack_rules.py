@@ -6,6 +6,7 @@ import json
 from typing import Any
 
 import pytest
+from examples import changed, examples
 from local_aws_harness import LAMBDA_TRUST, LocalAws, refused
 
 
@@ -117,31 +118,14 @@ def test_a_stack_takes_over_nothing_by_its_name(aws: LocalAws, kind: str, proper
 
 
 def test_what_a_template_says_of_buckets_and_tables_acts_or_is_refused(aws: LocalAws) -> None:
-    everybody = {"Effect": "Allow", "Principal": "*", "Action": "s3:GetObject", "Resource": {"Fn::Sub": "${It.Arn}/*"}}
-    public = {"Bucket": {"Ref": "It"}, "PolicyDocument": {"Version": "2012-10-17", "Statement": [everybody]}}
-    owners = {"Rules": [{"ObjectOwnership": "ObjectWriter"}]}
-    for name, properties, others, reason in (
-        ("site", {"WebsiteConfiguration": {"IndexDocument": "a"}}, {}, "The local AWS has no WebsiteConfiguration"),
-        ("acl", {"AccessControl": "LogDeliveryWrite"}, {}, "The bucket does not allow ACLs"),
-        ("policy", {}, {"Policy": {"Type": "AWS::S3::BucketPolicy", "Properties": public}}, "BlockPublicPolicy"),
-    ):
-        bucket = {"Type": "AWS::S3::Bucket", "Properties": properties}
-        failed = aws.deploy(name, {"Resources": {"It": bucket, **others}})
+    for reason, resources in examples(__file__, "failing"):
+        failed = aws.deploy("failing", {"Resources": resources})
         assert (failed["StackStatus"], reason in failed["Reasons"]) == ("ROLLBACK_COMPLETE", True), failed["Reasons"]
         assert deleted(aws, failed)
-    logs = {"BucketName": "logged", "AccessControl": "LogDeliveryWrite", "OwnershipControls": owners}
-    table = {
-        "TableName": "expiring",
-        "BillingMode": "PAY_PER_REQUEST",
-        "KeySchema": [{"AttributeName": "id", "KeyType": "HASH"}],
-        "AttributeDefinitions": [{"AttributeName": "id", "AttributeType": "S"}],
-        "TimeToLiveSpecification": {"AttributeName": "until", "Enabled": True},
-    }
-    kinds = {"AWS::S3::Bucket": logs, "AWS::DynamoDB::Table": table}
-    made = {kind[5:7]: {"Type": kind, "Properties": properties} for kind, properties in kinds.items()}
-    stack = aws.deploy("told", {"Resources": made})
+    stack = aws.deploy("told", {"Resources": examples(__file__, "told")})
     assert stack["StackStatus"] == "CREATE_COMPLETE", stack["Reasons"]
-    assert aws.s3.get_bucket_ownership_controls(Bucket="logged")["OwnershipControls"] == owners
+    owners = aws.s3.get_bucket_ownership_controls(Bucket="logged")["OwnershipControls"]
+    assert owners == {"Rules": [{"ObjectOwnership": "ObjectWriter"}]}
     granted = {grant["Grantee"].get("URI", "")[-11:] for grant in aws.s3.get_bucket_acl(Bucket="logged")["Grants"]}
     assert "LogDelivery" in granted
     expiry = aws.client("dynamodb").describe_time_to_live(TableName="expiring")["TimeToLiveDescription"]
@@ -149,23 +133,42 @@ def test_what_a_template_says_of_buckets_and_tables_acts_or_is_refused(aws: Loca
     assert deleted(aws, stack)
 
 
+TEMPLATE = examples(__file__, "template")
+
+
 def test_a_template_is_refused_before_anything_is_made(aws: LocalAws) -> None:
-    elsewhere = {"Fn::Not": [{"Fn::Equals": [{"Ref": "AWS::Region"}, "us-east-1"]}]}
-    resources = {"It": parameter("1"), "Absent": {**parameter("1"), "Condition": "Elsewhere"}}
-    resources["Other"] = parameter({"Fn::If": ["Elsewhere", {"Ref": "Absent"}, "1"]}) | {"DependsOn": "Absent"}
-    template: dict[str, Any] = {"Conditions": {"Elsewhere": elsewhere}, "Resources": resources}
-    for wrong, message in (
-        (parameter({"Ref": "Nobody"}), r"Unresolved resource dependencies \[Nobody\] in the Resources"),
-        (parameter({"Fn::Sub": "${Absent}"}), r"\[Absent\] in the Resources"),
-        ({"DependsOn": "Nobody"}, r"\[Nobody\]"),
-        ({"Condition": "Nowhere"}, r"\[Nowhere\]"),
-        (parameter({"Fn::Nothing": "1"}), "unsupported function: Fn::Nothing"),
-        ({"Dependson": "Other"}, "Invalid template resource property 'Dependson'"),
-        ({"DeletionPolicy": "Snapshot"}, "does not support DeletionPolicy Snapshot"),
-    ):
-        refused(aws.deploy, message, "it", {**template, "Resources": {**resources, "It": parameter("1") | wrong}})
-    output = {"Outputs": {"O": {"Value": {"Ref": "O"}}}}
-    for more in (output, {"Resource": {}}, {"Resources": {}}, {"Transform": "AWS::Serverless-2016-10-31"}):
-        expand = {"Capabilities": ["CAPABILITY_AUTO_EXPAND"]}
-        refused(aws.deploy, "in the Outputs|Invalid template|At least one|no trans", "it", template | more, **expand)
-    assert aws.deploy("it", template)["StackStatus"] == "CREATE_COMPLETE"
+    given = {"ParameterKey": "Given", "ParameterValue": "1"}
+    options = {"Parameters": [given], "Capabilities": ["CAPABILITY_AUTO_EXPAND"]}
+    for message, change in examples(__file__, "refused"):
+        refused(aws.deploy, message, "it", changed(TEMPLATE, change), **options)
+    refused(aws.deploy, "must match pattern", "it", TEMPLATE, Parameters=[given | {"ParameterValue": "one"}])
+    assert aws.deploy("it", TEMPLATE, **options)["StackStatus"] == "CREATE_COMPLETE"
+    kept = {"ParameterKey": "More", "UsePreviousValue": True}
+    more = changed(TEMPLATE, {"Parameters": {"More": {"Type": "String"}}})
+    refused(aws.deploy, "not in the previous template", "it", more, update=True, Parameters=[kept])
+
+
+def test_wrong_properties_fail_a_change_set_or_a_stack_which_takes_no_change_then(aws: LocalAws) -> None:
+    template = changed(TEMPLATE, {"Resources": {"New": examples(__file__, "early")}})
+    named, body = {"StackName": "new", "ChangeSetName": "it"}, {"TemplateBody": json.dumps(template)}
+    aws.cloudformation.create_change_set(**named, **body, ChangeSetType="CREATE")
+    described = aws.cloudformation.describe_change_set(**named)
+    assert (described["Status"], "[AWS::EarlyValidation::PropertyValidation]" in described["StatusReason"]) == (
+        "FAILED",
+        True,
+    )
+    (event,) = aws.cloudformation.describe_events(ChangeSetName=described["ChangeSetId"])["OperationEvents"]
+    assert event["ValidationPath"] == "/Resources/New/Properties"
+    assert event["ValidationStatusReason"] == "#: extraneous key [BucketNam] is not permitted"
+    refused(aws.cloudformation.execute_change_set, "UNAVAILABLE", **named)
+    for wrong, reason in examples(__file__, "reasons").items():
+        resources = {**TEMPLATE["Resources"], "New": examples(__file__, wrong)}
+        failed = aws.deploy(wrong, {**TEMPLATE, "Resources": resources})
+        assert (failed["StackStatus"], reason in failed["Reasons"]) == ("ROLLBACK_COMPLETE", True), failed["Reasons"]
+        refused(aws.deploy, "is in ROLLBACK_COMPLETE state and can not be updated.", wrong, TEMPLATE, update=True)
+        for kind, message in (
+            ("UPDATE", "can not be updated"),
+            ("CREATE", "already exists and cannot be created again"),
+        ):
+            again = {**named, **body, "StackName": wrong, "ChangeSetType": kind}
+            refused(aws.cloudformation.create_change_set, message, **again)

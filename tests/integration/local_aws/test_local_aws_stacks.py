@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import json
 import re
 from collections.abc import Iterator
@@ -10,7 +9,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from local_aws_harness import LAMBDA_TRUST, QUICKLY, SAGEMAKER_TRUST, policy, refused
+from examples import changed, examples
+from local_aws_harness import QUICKLY, SAGEMAKER_TRUST, policy, refused
 from sagemaker_local import BUCKET, IMAGE, LocalSageMaker, local_aws, model_archive
 from waiting import wait_until
 
@@ -31,10 +31,6 @@ def model(aws: LocalSageMaker) -> None:
 
 def resource(kind: str, **properties: Any) -> dict[str, Any]:
     return {"Type": f"AWS::{kind}", "Properties": properties}
-
-
-def attribute(name: str, member: str) -> dict[str, Any]:
-    return {"Fn::GetAtt": [name, member]}
 
 
 def outputs(stack: dict[str, Any]) -> dict[str, str]:
@@ -81,8 +77,11 @@ def test_the_life_of_a_stack(aws: LocalSageMaker) -> None:
     assert load["TargetTrackingScalingPolicyConfiguration"]["TargetValue"] == 120.5
 
     # An update changes in place what can be, and replaces the rest.
-    changed = template(NAME="two", largest=5, action="day")
-    after = outputs(aws.deploy("s", changed, update=True, Tags=[{"Key": "team", "Value": "b"}]))
+    after = outputs(
+        aws.deploy(
+            "s", template(NAME="two", largest=5, action="day"), update=True, Tags=[{"Key": "team", "Value": "b"}]
+        )
+    )
     assert after["Model"] != before["Model"]
     assert (after["Endpoint"], after["Target"]) == (before["Endpoint"], before["Target"])
     assert what_is_there() == ("b", "day", 5)
@@ -115,8 +114,12 @@ def test_the_life_of_a_stack(aws: LocalSageMaker) -> None:
 @pytest.mark.parametrize(
     ("right", "wrong", "message"),
     [
-        ('EnableNetworkIsolation: "false"', "Colour: red", "Unknown parameter 'colour'"),
-        ("EndpointConfigName: !GetAtt", "EndpointName: not_a_name, EndpointConfigName: !GetAtt", "regular expression"),
+        ('EnableNetworkIsolation: "false"', "Colour: red", "Validation failed with 1 error"),
+        (
+            "EndpointConfigName: !GetAtt",
+            "EndpointName: not_a_name, EndpointConfigName: !GetAtt",
+            "Validation failed with 1",
+        ),
         ("!GetAtt Config.EndpointConfigName", "unknown", "Could not find endpoint configuration"),
         ('"NAME": "one"', '"BROKEN": "1"', "the weights are missing"),
     ],
@@ -134,21 +137,9 @@ def test_what_fails_a_create_is_told_and_leaves_nothing(
 
 
 def test_notebooks_and_their_lifecycle_configs(aws: LocalSageMaker) -> None:
-    script = [{"Content": "ZWNobyBoaQ=="}]
-    config = attribute("Lifecycle", "NotebookInstanceLifecycleConfigName")
-    notebook = {"RoleArn": attribute("Role", "Arn"), "VolumeSizeInGB": "20", "LifecycleConfigName": config}
-    body = {
-        "Resources": {
-            "It": resource("SageMaker::NotebookInstance", InstanceType="ml.t3.medium", **notebook),
-            "Role": resource("IAM::Role", AssumeRolePolicyDocument=SAGEMAKER_TRUST),
-            "Lifecycle": resource("SageMaker::NotebookInstanceLifecycleConfig", OnStart=script),
-        },
-        "Outputs": {"Name": {"Value": attribute("It", "NotebookInstanceName")}},
-    }
+    body = examples(__file__, "notebook")
     name = outputs(aws.deploy("s", body))["Name"]
-    larger = copy.deepcopy(body)
-    larger["Resources"]["It"]["Properties"]["InstanceType"] = "ml.t3.large"
-    larger["Resources"]["Lifecycle"]["Properties"] = {"OnCreate": script}
+    larger = changed(body, examples(__file__, "larger"))
     stack = aws.deploy("s", larger, update=True)
     assert outputs(stack)["Name"] == name
     made = aws.sagemaker.describe_notebook_instance(NotebookInstanceName=name)
@@ -161,23 +152,11 @@ def test_notebooks_and_their_lifecycle_configs(aws: LocalSageMaker) -> None:
     assert inventory(aws) == {}
 
 
-def function_template(**properties: Any) -> dict[str, Any]:
-    code = {"ZipFile": "def handler(event, context):\n    return {'statusCode': 200, 'body': 'hello'}\n"}
-    function = {"Runtime": "python3.14", "Handler": "index.handler", "Role": attribute("Role", "Arn"), "Code": code}
-    return {
-        "Resources": {
-            "It": resource("Lambda::Function", **function, **properties),
-            "Role": resource("IAM::Role", AssumeRolePolicyDocument=LAMBDA_TRUST),
-            "Url": resource("Lambda::Url", AuthType="AWS_IAM", TargetFunctionArn=attribute("It", "Arn")),
-        },
-        "Outputs": {"Url": {"Value": attribute("Url", "FunctionUrl")}},
-    }
-
-
 def test_reserved_concurrency_and_the_url_of_a_function_from_the_template(aws: LocalSageMaker) -> None:
-    url = outputs(aws.deploy("function", function_template(ReservedConcurrentExecutions="0")))["Url"]
+    body = examples(__file__, "function")
+    url = outputs(aws.deploy("function", changed(body, examples(__file__, "none_at_a_time"))))["Url"]
     assert aws.call(url).status == 429
-    answer = aws.call(outputs(aws.deploy("function", function_template(), update=True))["Url"])
+    answer = aws.call(outputs(aws.deploy("function", body, update=True))["Url"])
     assert (answer.status, answer.data) == (200, b"hello")
 
 
@@ -203,7 +182,7 @@ def cut_off(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalSageMaker
     go = folder / "go"
     with local_aws(folder / "state") as aws:
         aws.s3.put_object(Bucket=BUCKET, Key="model.tar.gz", Body=model_archive("1"))
-        aws.deploy("function", function_template())
+        aws.deploy("function", examples(__file__, "function"))
         for name in ("updated", "deleted", "undeletable"):
             outputs(aws.deploy(name, template(NAME="one")))
         stacks, allowed = aws.cloudformation, {"Action": "*", "Resource": "*"}

@@ -11,10 +11,10 @@ from pathlib import Path
 from types import FunctionType, ModuleType
 from typing import Any
 
-from cfnlint.schema import PROVIDER_SCHEMA_MANAGER
 from ministack.services.cloudformation import provisioners
 
 import emulator
+from emulator.ministack.cloudformation.schemas import schemas
 from emulator.ministack.door import available
 
 
@@ -22,14 +22,11 @@ def unread() -> Iterator[tuple[str, str]]:
     """Give type and property, for every type that MiniStack makes here; what APIs have is held to another table."""
     available.install()
     ours = [file.read_text() for file in Path(emulator.__path__[0]).rglob("*.py")]
-    known = set(PROVIDER_SCHEMA_MANAGER.get_resource_types("us-east-1"))
     for name, handlers in provisioners._RESOURCE_HANDLERS.items():
-        if name not in known or name.startswith("AWS::ApiGateway::"):
+        if name not in schemas() or name.startswith("AWS::ApiGateway::"):
             continue
-        schema = PROVIDER_SCHEMA_MANAGER.get_resource_schema("us-east-1", name).schema
         read = set(_words("".join(text for text in ours if name in text))) | _read([*handlers.values()])
-        read |= {path.rpartition("/")[2] for path in schema.get("readOnlyProperties", ())}
-        yield from ((name, member) for member in schema["properties"] if member not in read)
+        yield from ((name, member) for member in schemas()[name]["properties"] if member not in read)
 
 
 def _words(text: str) -> list[str]:
