@@ -105,6 +105,11 @@ def check_xml(operation: str, body: bytes) -> None:
         if ".events." in wrong.message:
             return  # which notifications have words of their own for
         raise ServiceError("MalformedXML", f"{_MALFORMED}: {wrong.message}") from None
+    keys = [tag["Key"] for tag in payload.get("TagSet", ())]
+    if len(set(keys)) < len(keys):
+        raise ServiceError("InvalidTag", "Cannot provide multiple Tags with the same key")
+    if any(key.startswith("aws:") for key in keys):
+        raise ServiceError("InvalidTag", "System tags cannot be added/updated by requester")
     if refused := " ".join(refused_members("s3", operation, payload, shape, shape.name)):
         raise ServiceError("NotImplemented", refused, 501)
 

@@ -51,7 +51,7 @@ class LocalAws:
         from emulator.ministack.door import authentication, enforcement, passed_roles, principals, service_keys
         from emulator.ministack.functions import corrections, executions, node, provisioned, results
         from emulator.ministack.policies import managed
-        from emulator.ministack.s3 import access_logs, bucket_resources, object_files, object_keys
+        from emulator.ministack.s3 import access_logs, bucket_resources, copies, object_files, object_keys
         from emulator.ministack.state import durability
         from emulator.sagemaker import SageMaker
 
@@ -115,6 +115,7 @@ class LocalAws:
         self._access_logs = access_logs.AccessLogs(conditions.access_log_seconds, self._durability.note_change)
         self._durability.install()
         object_keys.install()
+        copies.install()
         self._object_files.install()
         stack_rights.install()
         service_keys.install(self._sagemaker, stack_rights.actor)
