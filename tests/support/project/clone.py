@@ -44,7 +44,7 @@ class Project:
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
-            timeout=600,
+            timeout=1500,
             check=False,
         )
         assert done.returncode == ends_with, f"{' '.join(command)} ended with {done.returncode}:\n{done.stdout}"
