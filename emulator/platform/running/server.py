@@ -50,7 +50,7 @@ class LocalAws:
         from emulator.ministack.cloudwatch.alarms import CloudWatch
         from emulator.ministack.door import authentication, enforcement, passed_roles, principals, service_keys
         from emulator.ministack.functions import corrections, executions, node, provisioned, results
-        from emulator.ministack.policies import managed
+        from emulator.ministack.policies import documents, managed
         from emulator.ministack.s3 import access_logs, bucket_resources, copies, object_files, object_keys
         from emulator.ministack.state import durability
         from emulator.sagemaker import SageMaker
@@ -108,6 +108,7 @@ class LocalAws:
         execution.Executions(self._cloudwatch, self._durability.note_change).install()
         stack_rules.install()
         managed.install()
+        documents.install()
         tagging.install(host.account, self._sagemaker.tagged)
         interruptions.install()
         self._instances = instances.Instances(host_of("ec2"), self._durability.note_change)

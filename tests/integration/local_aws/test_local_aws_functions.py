@@ -80,6 +80,7 @@ def test_values_that_lambda_does_not_have_are_refused(aws: LocalAws) -> None:
         "Architectures": ["foo"],
         "EphemeralStorage": {"Size": 3_000_000},
         "MemorySize": 99_999,
+        "Timeout": 901,
     }.items():
         refused(aws.function, "ValidationException.*failed to satisfy", f"bad-{member}", "", **{member: value})
 

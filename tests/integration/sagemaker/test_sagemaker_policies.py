@@ -93,3 +93,47 @@ def test_full_access_to_sagemaker_does_not_reach_buckets_without_its_name(aws: L
     role = aws.role("full-access", SAGEMAKER_TRUST)
     aws.iam.attach_role_policy(RoleName="full-access", PolicyArn=FULL_ACCESS)
     assert "AccessDenied" in aws.ended(aws.train(role, ""))["FailureReason"]
+
+
+def long(size: int) -> dict[str, Any]:
+    """A document of so many characters and more."""
+    return policy(
+        {"Action": "s3:GetObject", "Resource": [f"arn:aws:s3:::bucket/{'x' * 60}{n}" for n in range(size // 80)]}
+    )
+
+
+NOBODY = policy({"Principal": {"AWS": "arn:aws:iam::000000000000:role/nobody"}, "Action": "sts:AssumeRole"})
+OLD = {**policy({"Action": "s3:*", "Resource": "*"}), "Version": "2015-10-17"}
+
+
+@pytest.mark.parametrize(
+    ("operation", "wrong"),
+    [
+        ("update_assume_role_policy", {"Invalid principal": NOBODY, "ACLSizePerRole: 2048": long(3_000)}),
+        ("create_policy", {"valid version string": OLD, "PolicySize: 6144": long(7_000)}),
+        ("put_role_policy", {"valid version string": OLD, "10240 bytes exceeded": long(8_000)}),
+    ],
+)
+def test_documents_that_iam_does_not_take_are_refused_in_stacks_too(
+    aws: LocalSageMaker, operation: str, wrong: dict[str, Any]
+) -> None:
+    trusted, kept = {"AssumeRolePolicyDocument": SAGEMAKER_TRUST}, long(4_000)
+    aws.iam.create_role(RoleName=operation, AssumeRolePolicyDocument=json.dumps(SAGEMAKER_TRUST))
+    aws.iam.put_role_policy(RoleName=operation, PolicyName="kept", PolicyDocument=json.dumps(kept))
+    name = {"create_policy": {"PolicyName": "p"}, "put_role_policy": {"RoleName": operation, "PolicyName": "p"}}
+    for number, (reason, document) in enumerate(wrong.items()):
+        given = {**name.get(operation, {"RoleName": operation}), "PolicyDocument": json.dumps(document, indent=1)}
+        refused(getattr(aws.iam, operation), reason, **given)
+        properties = {
+            "update_assume_role_policy": ("Role", {"AssumeRolePolicyDocument": document}),
+            "create_policy": ("ManagedPolicy", {"PolicyDocument": document}),
+            "put_role_policy": ("Policy", {"PolicyName": "p", "PolicyDocument": document, "Roles": [operation]}),
+        }
+        kind, of_stack = properties[operation]
+        template = {"Resources": {"It": {"Type": f"AWS::IAM::{kind}", "Properties": of_stack}}}
+        assert reason in aws.deploy(f"{operation.replace('_', '-')}-{number}", template)["Reasons"]
+    policies = [{"PolicyName": f"p{number}", "PolicyDocument": kept} for number in range(3)]
+    template = {"Resources": {"It": {"Type": "AWS::IAM::Role", "Properties": {**trusted, "Policies": policies}}}}
+    assert "10240 bytes exceeded" in aws.deploy(f"{operation.replace('_', '-')}-role", template)["Reasons"]
+    assert aws.iam.get_role(RoleName=operation)["Role"]["AssumeRolePolicyDocument"] == SAGEMAKER_TRUST
+    assert aws.iam.list_role_policies(RoleName=operation)["PolicyNames"] == ["kept"]

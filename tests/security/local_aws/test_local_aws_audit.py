@@ -42,11 +42,14 @@ def account_of(aws: LocalAws, key: dict[str, str] | None = None) -> Account:
     return Account(FakeStage("dev", iam=aws.client("iam", key), sts=aws.client("sts", key)))
 
 
+def trusting(trusted: str) -> str:
+    return json.dumps(policy({"Principal": {"AWS": trusted}, "Action": "sts:AssumeRole"}))
+
+
 def make(iam: Any, name: str, trusted: str, **members: Any) -> None:
     """Make a role with tags and a part of each kind."""
-    document = policy({"Principal": {"AWS": trusted}, "Action": "sts:AssumeRole"})
     named = {"RoleName": name}
-    iam.create_role(**named, Path="/team/", AssumeRolePolicyDocument=json.dumps(document), **members)
+    iam.create_role(**named, Path="/team/", AssumeRolePolicyDocument=trusting(trusted), **members)
     iam.put_role_policy(**named, PolicyName="inline", PolicyDocument=json.dumps(READS))
     iam.attach_role_policy(**named, PolicyArn=SHARED)
     iam.create_instance_profile(InstanceProfileName=name)
@@ -69,8 +72,9 @@ def aws(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalAws]:
         for number in (2, 3, 4):
             document = policy({"Action": "ssm:GetParameter", "Resource": f"arn:aws:ssm:*:*:parameter/{number}"})
             iam.create_policy_version(PolicyArn=POLICY, PolicyDocument=json.dumps(document), SetAsDefault=number == 3)
-        make(iam, "idle", f"{ROLE}friend", PermissionsBoundary=SHARED, MaxSessionDuration=7200, **of_team)
+        make(iam, "idle", OWN, PermissionsBoundary=SHARED, MaxSessionDuration=7200, **of_team)
         make(iam, "idlefriend", ROLE)
+        iam.update_assume_role_policy(RoleName="idle", PolicyDocument=trusting(f"{ROLE}friend"))
         make(iam, "used", OWN)
         make(iam, "cdk-hnb659fds-deploy-role", OWN)
         make(iam, "stack", OWN, Tags=[{"Key": "aws:cloudformation:stack-name", "Value": "s"}])

@@ -208,8 +208,8 @@ class LocalAws:
     def function(self, name: str, source: str, role: str = "", **options: Any) -> str:
         """The ARN of a new function, whose role nothing is allowed."""
         role, code = role or self.role(f"{name}-function", LAMBDA_TRUST), {"ZipFile": function_archive(source)}
-        program = {"Runtime": "python3.14", "Handler": "app.handler", "Timeout": 30, "Code": code}
-        return str(self.lambda_.create_function(FunctionName=name, Role=role, **program, **options)["FunctionArn"])
+        program = {"Runtime": "python3.14", "Handler": "app.handler", "Timeout": 30, "Code": code, **options}
+        return str(self.lambda_.create_function(FunctionName=name, Role=role, **program)["FunctionArn"])
 
     def deploy(
         self,
