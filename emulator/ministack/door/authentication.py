@@ -25,7 +25,6 @@ from emulator.ministack.door import available, operations
 from emulator.ministack.door.enforcement import NOBODY, PREFLIGHT, admitted, answer, failed
 from emulator.ministack.door.signatures import Signature, SignatureError, read
 from emulator.platform import settings
-from emulator.platform.errors import ServiceError
 
 ASGIApp = Callable[[Any, Any, Any], Awaitable[None]]
 
@@ -201,11 +200,8 @@ class _Request:
             request = (service, self.method, self.path, self.headers, content, self.query)
             if problem := available.missing(*request):
                 raise _refused(501, "NotImplemented", problem, service)
-            try:
-                if problem := operations.ambiguity(*request):
-                    raise _refused(400, "InvalidRequest", problem, service)
-            except ServiceError as error:
-                raise _refused(error.status, error.code, error.message, service) from None
+            if problem := operations.ambiguity(*request):
+                raise _refused(400, "InvalidRequest", problem, service)
             owners = {self.headers.get(name, settings.ACCOUNT) for name in _OWNERS}
             if service == "s3" and owners != {settings.ACCOUNT}:
                 raise _refused(403, "AccessDenied", "Access Denied", service)

@@ -21,8 +21,6 @@ from emulator.platform.validation import in_headers, refused_members, validate
 
 #: Models of botocore by MiniStack's name of the service, where it has another.
 MODELS = {"monitoring": "cloudwatch", "tagging": "resourcegroupstaggingapi"}
-#: Services whose code here checks the values of a request itself.
-_CHECKED = frozenset({"apigateway", "logs", "monitoring"})
 _NONE = StructureShape("NoMembers", {"type": "structure", "members": {}})
 _MALFORMED = "The XML you provided was not well-formed or did not validate against our published schema"
 _READERS: dict[str, Callable[[str], Any]] = {
@@ -52,10 +50,7 @@ def foreign_in_query(service: str, operation: str, parameters: Mapping[str, Sequ
 def foreign(
     service: str, operation: str, request: Mapping[str, Any], query: Mapping[str, Any], headers: Mapping[str, str]
 ) -> str | None:
-    """Say which members of a request's JSON, or of its query, are another operation's, or name a resource twice.
-
-    ServiceError is for values that the operation does not take.
-    """
+    """Say which members of a request's JSON, or of its query, are another operation's, or name a resource twice."""
     model = _operation(service, operation)
     if model is None:
         return None
@@ -71,8 +66,6 @@ def foreign(
     if model.input_shape is not None and "payload" in model.input_shape.serialization:
         given["body"] = set()
     unknown = _unsigned(model) or _unknown(model, given["body"] | given["querystring"]) or doubled
-    if not unknown and service not in _CHECKED and "payload" not in (model.input_shape or _NONE).serialization:
-        validate(request, model.input_shape or _NONE, whole=False)
     asked = {name: value[0] if isinstance(value, list) else value for name, value in query.items()}
     return unknown or forgotten(service, operation, {**asked, **request}, headers)
 
@@ -85,6 +78,13 @@ def forgotten(
     shape = (model and model.input_shape) or _NONE
     members = {**request, **in_headers(shape, headers or {})}
     return " ".join(refused_members(service, operation, members, shape))
+
+
+def check_values(service: str, operation: str, read: Callable[[], Mapping[str, Any]]) -> None:
+    """Refuse values in the JSON of a request that its operation does not take."""
+    shape = (model := _operation(service, operation)) and model.input_shape
+    if shape is not None and "payload" not in shape.serialization:
+        validate(read(), shape, whole=False)
 
 
 def check_xml(operation: str, body: bytes) -> None:

@@ -10,17 +10,19 @@ import functools
 import json
 import re
 from collections import Counter, defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 from urllib.parse import parse_qs, unquote
 
 from botocore.model import OperationModel
 from ministack.core import iam_actions, router
-from ministack.services import lambda_svc
+from ministack.services import lambda_svc, s3
 
 from emulator.ministack.door import members
 from emulator.ministack.door.signatures import RESERVED
+from emulator.ministack.patching import around_service
 from emulator.platform.awsapi import service_model
+from emulator.platform.errors import ServiceError
 
 #: Services of the query protocol: the parameter ``Action`` names the operation.
 QUERY_SERVICES = frozenset({"cloudformation", "ec2", "iam", "monitoring", "sns", "sts"})
@@ -28,6 +30,8 @@ QUERY_SERVICES = frozenset({"cloudformation", "ec2", "iam", "monitoring", "sns",
 _METRICS = "GraniteServiceVersion20100801"
 _CBOR = re.compile(rf"/service/{_METRICS}/operation/(\w+)", re.ASCII)
 _FUNCTION = re.compile(r"/[0-9-]+/functions/([^/]+)")
+#: Services of MiniStack in JSON of which no other code here checks the values.
+_UNCHECKED = ("codebuild", "dynamodb", "ecr", "events", "kms", "lambda", "ssm", "tagging")
 #: IAM's name of an operation of Lambda where it is another.
 _LAMBDA_ACTIONS = {
     "GetLayerVersionByArn": "GetLayerVersion",
@@ -78,12 +82,41 @@ def content(body: bytes) -> dict[str, Any]:
     return read if isinstance(read, dict) else {}
 
 
+def install() -> None:
+    """Have values that MiniStack takes and AWS does not refused, once IAM has allowed the request."""
+    for service in _UNCHECKED:
+        around_service(service, functools.partial(_with_values, service))
+    around_service("s3", _with_xml)
+
+
+async def _with_xml(
+    inner: Callable[..., Any], method: str, path: str, headers: Any, body: bytes, query: Any, **options: Any
+) -> Any:
+    try:
+        if method in ("PUT", "POST") and (operation := route("s3", method, path, query, headers)):
+            members.check_xml(operation, body)
+    except ServiceError as error:
+        return s3._error(error.code, error.message, error.status)
+    return await inner(method, path, headers, body, query, **options)
+
+
+async def _with_values(
+    service: str, inner: Callable[..., Any], method: str, path: str, headers: Any, body: bytes, query: Any
+) -> Any:
+    named = route(service, method, path, query) if service == "lambda" else headers.get("x-amz-target")
+    try:
+        members.check_values(service, (named or "").rpartition(".")[2], functools.partial(content, body))
+    except ServiceError as error:
+        return error.response()
+    return await inner(method, path, headers, body, query)
+
+
 def ambiguity(
     service: str, method: str, path: str, headers: Mapping[str, str], body: bytes, query: Mapping[str, Sequence[str]]
 ) -> str | None:
     """Say in which way a request asks for several operations, or for one in several ways."""
     if service == "s3":
-        return _ambiguous_s3(method, path, headers, body, query)
+        return _ambiguous_s3(method, path, headers, query)
     if unquote(path) != path:
         return "The path is encoded twice."
     parameters = {name: values for name, values in query.items() if name.lower() not in RESERVED}
@@ -132,9 +165,7 @@ def _ambiguous_lambda(
     return members.foreign("lambda", operation, content(body), parameters, headers)
 
 
-def _ambiguous_s3(
-    method: str, path: str, headers: Mapping[str, str], body: bytes, query: Mapping[str, Any]
-) -> str | None:
+def _ambiguous_s3(method: str, path: str, headers: Mapping[str, str], query: Mapping[str, Any]) -> str | None:
     if path.startswith("/v20180820/"):
         return "The local AWS has no S3 Control."
     operation, named = route("s3", method, path, query, headers), sorted(_subresources("s3") & query.keys())
@@ -142,7 +173,6 @@ def _ambiguous_s3(
         return f"Conflicting query string parameters: {', '.join(named)}"
     if operation is None or iam_actions._s3_action(method, path, query) is None:
         return "The specified method is not allowed against this resource."
-    members.check_xml(operation, body)
     return members.forgotten("s3", operation, {name: values[0] for name, values in query.items()}, headers)
 
 

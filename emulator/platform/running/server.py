@@ -48,7 +48,14 @@ class LocalAws:
         from emulator.ministack.cloudformation import interruptions, resource_types, stack_rights, stack_rules
         from emulator.ministack.cloudwatch import log_events, metric_filters, notifications
         from emulator.ministack.cloudwatch.alarms import CloudWatch
-        from emulator.ministack.door import authentication, enforcement, passed_roles, principals, service_keys
+        from emulator.ministack.door import (
+            authentication,
+            enforcement,
+            operations,
+            passed_roles,
+            principals,
+            service_keys,
+        )
         from emulator.ministack.functions import corrections, executions, node, provisioned, results
         from emulator.ministack.policies import documents, managed
         from emulator.ministack.s3 import access_logs, bucket_resources, copies, object_files, object_keys
@@ -82,6 +89,7 @@ class LocalAws:
         host = host_of("sagemaker")
         self._sagemaker = SageMaker(host)
         enforcement.install()
+        operations.install()
         usage.install(self._durability.note_change)
         capacities: dict[str, resources.Capacity] = {
             resources.INSTANCES: resources.Instances(self._sagemaker, host.account),

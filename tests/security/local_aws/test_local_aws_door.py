@@ -240,8 +240,13 @@ def test_addresses_of_apis_that_name_none_lead_nowhere(aws: LocalAws) -> None:
 def test_stacks_have_no_types_of_absent_services(aws: LocalAws) -> None:
     for kind in ("AWS::StepFunctions::StateMachine", "AWS::CloudFormation::StackSet"):
         refused(aws.deploy, rf"Unrecognized resource types.*{kind}", "absent", {"Resources": {"It": {"Type": kind}}})
-    for member in ("NotificationConfiguration", "ReplicationConfiguration", "ObjectLockEnabled"):
-        bucket = {"Type": "AWS::S3::Bucket", "Properties": {member: {"EventBridgeConfiguration": {}, "Rules": []}}}
+    rule = {"Status": "Enabled", "Destination": {"Bucket": "arn:aws:s3:::other"}}
+    for member, value in {
+        "NotificationConfiguration": {"EventBridgeConfiguration": {"EventBridgeEnabled": True}},
+        "ReplicationConfiguration": {"Role": "arn:aws:iam::000000000000:role/r", "Rules": [rule]},
+        "ObjectLockEnabled": True,
+    }.items():
+        bucket = {"Type": "AWS::S3::Bucket", "Properties": {member: value}}
         assert member in aws.deploy(member, {"Resources": {"It": bucket}})["Reasons"]
     assert "configuration" not in str(aws.s3.list_buckets()["Buckets"])
     refused(aws.cloudformation.create_stack_set, "CreateStackSet", StackSetName="s", TemplateBody="{}")
