@@ -24,7 +24,7 @@ from emulator.sagemaker.training.container import TrainingContainer
 from emulator.sagemaker.training.job import TrainingRun
 from emulator.sagemaker.training.transfers import download, upload_folder, uploading
 
-_BELOW = re.compile(rf"{OPT_ML}/processing(/(?!\.\.?(/|$))[^/]+)+")
+_BELOW = re.compile(rf"{OPT_ML}/processing(/(?!\.\.?(/|$))[^/\0]+)+")
 _DAY_SECONDS = 86_400
 #: What the program finds of its job in ``config/processingjobconfig.json``.
 _CONFIG = (
@@ -105,17 +105,16 @@ class ProcessingRun(TrainingRun):
             self._message = self._read_message()
         for output in _outputs(self._job) if end != "Suspended" else ():
             with uploading(role, self._job["ProcessingOutputConfig"], output["S3Uri"]) as encryption:
-                for folder in self._folders(output):
-                    upload_folder(s3, folder, output["S3Uri"], encryption)
+                for container in self._containers:
+                    upload_folder(s3, container, output["LocalPath"], output["S3Uri"], encryption)
         return "Completed" if end == "Completed" else "Stopped"
 
     def _folders(self, end: Payload) -> list[Path]:
         return [container.outside(end["LocalPath"]) for container in self._containers]
 
     def _read_message(self) -> str:
-        paths = [container.path("output", "message") for container in self._containers]
         try:
-            return "".join(path.read_text("utf-8") for path in paths if path.is_file())[:MAX_REASON_CHARACTERS]
+            return "".join(container.said("message") for container in self._containers)[:MAX_REASON_CHARACTERS]
         except UnicodeDecodeError:
             raise JobFailed("ClientError: /opt/ml/output/message is not UTF-8.") from None
 

@@ -49,7 +49,11 @@ def _check_nested(inner: Callable[..., None], parent: str, template: Any) -> Non
 
 
 def _apply_transforms(inner: Callable[..., Any], template: Any, *more: Any) -> Any:
-    if foreign := [name for name in engine.declared_transforms(template) if name != _TRANSFORM]:
+    declared = engine.declared_transforms(template)
+    resources = [each for each in (template.get("Resources") or {}).values() if isinstance(each, dict)]
+    if _TRANSFORM not in declared and any(isinstance(each.get("DeletionPolicy"), dict) for each in resources):
+        raise ValueError("Every DeletionPolicy member must be a string.")
+    if foreign := [name for name in declared if name != _TRANSFORM]:
         reason = f"The local AWS has no transform {foreign[0]}, but {_TRANSFORM} and Fn::Transform with AWS::Include."
         return engine._TransformFailed(template, f"{reason} Write the resources that it makes.")
     return inner(template, *more)
@@ -70,7 +74,8 @@ def _validate(inner: Callable[..., None], template: Any, conditions: Mapping[str
             raise ValueError(f"Template format error: [/Resources/{name}] {rule}")
         if unknown := sorted(resource.keys() - set(_WORDS["attributes"])):
             raise ValueError(f"Invalid template resource property '{unknown[0]}'")
-        if (policy := resource.get("DeletionPolicy")) and str(policy) not in _WORDS["policies"]:
+        policy = resource.get("DeletionPolicy")  # with AWS::LanguageExtensions it may be what a parameter says
+        if policy and not isinstance(policy, dict) and str(policy) not in _WORDS["policies"]:
             raise ValueError(f"Template error: {resource['Type']} does not support DeletionPolicy {policy}")
     made = {name for name, each in resources.items() if conditions.get(each.get("Condition"), True)}
     known = {*made, *(template.get("Parameters") or {}), *_WORDS["pseudo_parameters"]}

@@ -59,7 +59,7 @@ def _append(
     for event in events:
         if '"CloudWatchMetrics"' in event["message"]:
             # AWS, too, leaves out what does not follow the format.
-            with contextlib.suppress(ValueError, LookupError, TypeError, RecursionError, ServiceError):
+            with contextlib.suppress(ValueError, LookupError, TypeError, ArithmeticError, RecursionError, ServiceError):
                 _publish(record, clock, json.loads(event["message"]))
     for (group, _), each in list(cloudwatch_logs._metric_filters.items()):
         if any(stream is one for one in cloudwatch_logs._log_groups.get(group, {}).get("streams", {}).values()):

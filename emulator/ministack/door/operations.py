@@ -29,6 +29,8 @@ QUERY_SERVICES = frozenset({"cloudformation", "ec2", "iam", "monitoring", "sns",
 #: One of them also speaks JSON, with this prefix of ``X-Amz-Target``, and CBOR.
 _METRICS = "GraniteServiceVersion20100801"
 _CBOR = re.compile(rf"/service/{_METRICS}/operation/(\w+)", re.ASCII)
+#: In bytes.
+_LONGEST_KEY = 1024
 _FUNCTION = re.compile(r"/[0-9-]+/functions/([^/]+)")
 #: Services of MiniStack in JSON of which no other code here checks the values.
 _UNCHECKED = ("codebuild", "dynamodb", "ecr", "events", "kms", "lambda", "ssm", "tagging")
@@ -93,6 +95,8 @@ async def _with_xml(
     inner: Callable[..., Any], method: str, path: str, headers: Any, body: bytes, query: Any, **options: Any
 ) -> Any:
     try:
+        if len(path[1:].partition("/")[2].encode(errors="surrogateescape")) > _LONGEST_KEY:
+            raise ServiceError("KeyTooLongError", "Your key is too long")
         if method in ("PUT", "POST") and (operation := route("s3", method, path, query, headers)):
             members.check_xml(operation, body)
     except ServiceError as error:

@@ -100,7 +100,7 @@ class CheckpointSync:
                     key = f"{self._prefix.rstrip('/')}/{name}".lstrip("/")
                     self._s3.upload_fileobj(file, self._bucket, key, ExtraArgs=extra)
                 self._uploaded[path] = now[path]
-            except (ClientError, BotoCoreError, OSError) as error:
+            except (ClientError, BotoCoreError, OSError, UnicodeError) as error:
                 logger.warning("checkpoint %s is not uploaded for the time being: %s", name, error)
 
     def _is_due(self, path: Path, stamp: _Stamp, settled_only: bool) -> bool:

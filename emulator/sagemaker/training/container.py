@@ -19,7 +19,7 @@ from typing import Any
 from emulator.containers import mounts, python
 from emulator.containers.mounts import OPT_ML
 from emulator.platform.awsapi import Payload
-from emulator.sagemaker.runs import JobFailed
+from emulator.sagemaker.runs import MAX_REASON_CHARACTERS, JobFailed
 
 # What the SDK writes and runs.
 _SCRIPTS = frozenset({".sh", ".py", ".json"})
@@ -78,7 +78,24 @@ class TrainingContainer:
 
     def outside(self, path: str) -> Path:
         """Where a path of the program lies, for everybody else."""
-        return Path(_replace(path, self.root))
+        below = Path(path)
+        return self.root / below.relative_to(OPT_ML) if below.is_relative_to(OPT_ML) else below
+
+    def inside(self, path: Path) -> bool:
+        """Whether links leave a path of ``/opt/ml`` there: elsewhere they lead to what only the server sees."""
+        return not path.is_relative_to(self.root) or path.resolve().is_relative_to(self.root.resolve())
+
+    def files(self, folder: Path) -> list[Path]:
+        """List the files below a folder that the program left."""
+        found = folder.rglob("*") if self.inside(folder) else ()
+        return [path for path in found if path.is_file() and self.inside(path)]
+
+    def said(self, name: str, errors: str = "strict") -> str:
+        """Read the beginning of what the program wrote to a file in ``output``, however long it is."""
+        if not ((path := self.path("output", name)).is_file() and self.inside(path)):
+            return ""
+        with path.open(encoding="utf-8", errors=errors) as file:
+            return file.read(MAX_REASON_CHARACTERS)
 
     @property
     def checkpoints(self) -> Path:

@@ -179,8 +179,8 @@ class TrainingRun(Run):
             return self._host.processes.spawn(
                 command, cwd=container.path("code"), env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
             )
-        except OSError as error:
-            raise JobFailed(f"AlgorithmError: {command[0]} cannot be started: {error.strerror}") from None
+        except (OSError, ValueError) as error:  # the latter for a NUL in an argument or a variable
+            raise JobFailed(f"AlgorithmError: {command[0]} cannot be started: {error}") from None
 
     def _wait(self, processes: Sequence[subprocess.Popen[bytes]]) -> str:
         """Wait for the end of all programs, or of the first that fails, or for a reason to end them."""
@@ -224,8 +224,8 @@ class TrainingRun(Run):
         """Why the program failed: what it or the toolkit wrote to ``output/failure``, or the end of its log."""
         number = next(index for index, status in enumerate(statuses) if status)
         container, tail, status = self._containers[number], logs[number].tail().strip(), statuses[number]
-        failure, ending = container.path("output", "failure"), ", exit code: 1"  # the toolkit's, whatever the program's
-        said = failure.read_text(errors="replace").strip() if failure.is_file() else ""
+        ending = ", exit code: 1"  # the toolkit's, whatever the program's
+        said = container.said("failure", "replace").strip()
         if container.entry_point:
             ending = f", {describe_exit(status).replace('exited with code', 'exit code:')}"
         elif not said:  # the toolkit quotes from the first line on that names an error

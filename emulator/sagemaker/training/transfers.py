@@ -108,11 +108,12 @@ def upload_outputs(role: Role, s3: Any, job: Payload, containers: Sequence[Train
     with uploading(role, job["OutputDataConfig"], f"s3://{bucket}/{base}") as encryption:
         for folder, name in _OUTPUTS.items():
             archive = scratch / name
-            if artifacts.pack([container.path(folder) for container in containers], archive):
+            folders = [container.path(folder) for container in containers if container.inside(container.path(folder))]
+            if artifacts.pack(folders, archive):
                 with archive.open("rb") as file:
                     s3.upload_fileobj(file, bucket, f"{base}/{name}", ExtraArgs=encryption)
         for (local, url), container in itertools.product(synced(job), containers):
-            upload_folder(s3, container.outside(local), url, {})
+            upload_folder(s3, container, local, url, {})
 
 
 @contextlib.contextmanager
@@ -124,6 +125,8 @@ def uploading(role: Role, output: Payload, to: str) -> Iterator[dict[str, str]]:
             needed = "kms:Encrypt and s3:PutObject"
             role.client("kms").encrypt(KeyId=key, Plaintext=b"\0")
         yield artifacts.encryption(output)
+    except UnicodeEncodeError as error:
+        raise JobFailed(f"ClientError: Uploading to {to} failed: a name is not UTF-8: {error.object!a}") from None
     except (ClientError, BotoCoreError, OSError) as error:
         kind, advice = "InternalServerError", ""
         if isinstance(error, ClientError) and error.response["ResponseMetadata"]["HTTPStatusCode"] < 500:
@@ -131,10 +134,10 @@ def uploading(role: Role, output: Payload, to: str) -> Iterator[dict[str, str]]:
         raise JobFailed(f"{kind}: Uploading to {to} failed{advice}: {artifacts.reason(error)}") from None
 
 
-def upload_folder(s3: Any, folder: Path, url: str, encryption: dict[str, str]) -> None:
-    """Upload the files of a folder, each below the location by its path."""
-    bucket, prefix = artifacts.parse_s3_url(url)
-    for path in filter(Path.is_file, folder.rglob("*")):
+def upload_folder(s3: Any, container: TrainingContainer, local: str, url: str, encryption: dict[str, str]) -> None:
+    """Upload the files of a folder of the program's, each below the location by its path."""
+    folder, (bucket, prefix) = container.outside(local), artifacts.parse_s3_url(url)
+    for path in container.files(folder):
         key = "/".join(filter(None, (prefix.rstrip("/"), path.relative_to(folder).as_posix())))
         with path.open("rb") as file:
             s3.upload_fileobj(file, bucket, key, ExtraArgs=encryption)

@@ -95,5 +95,20 @@ def test_a_job_is_stopped_on_request_and_by_its_limit(aws: LocalSageMaker, role:
     assert job.ended()["ProcessingJobStatus"] == "Stopped"
 
 
+def test_what_a_program_leaves_cannot_hold_or_lead_the_server(aws: LocalSageMaker, role: str) -> None:
+    program = b"""import os, pathlib
+os.truncate(os.open("/opt/ml/output/message", os.O_CREAT | os.O_WRONLY), 2**40)
+os.symlink("/etc/passwd", "/opt/ml/processing/output/link")
+os.symlink("own", "/opt/ml/processing/output/other")
+pathlib.Path("/opt/ml/processing/output/own").write_text("1")"""
+    job = Job(aws, role, program)
+    described = job.ended()
+    assert (described["ProcessingJobStatus"], described["ExitMessage"]) == ("Completed", "\0" * 1024)
+    made = aws.s3.list_objects_v2(Bucket=BUCKET, Prefix=f"{job.name}/output/")["Contents"]
+    assert [item["Key"].rpartition("/")[2] for item in made] == ["other", "own"]
+    unnamed = Job(aws, role, b"open(b'/opt/ml/processing/output/\\xff', 'w')").ended()
+    assert "a name is not UTF-8" in unnamed["FailureReason"]
+
+
 def test_a_job_without_an_entry_point_is_refused(aws: LocalSageMaker, role: str) -> None:
     refused(Job, "runs no images", aws, role, b"", AppSpecification={"ImageUri": IMAGE})

@@ -228,9 +228,13 @@ def test_tensors_and_tensorboards_files_are_copied_to_s3(tmp_path: Path) -> None
     board = {"S3OutputPath": "s3://bucket/boards/", "LocalPath": "/opt/ml/output/mine"}
     job = training_job(DebugHookConfig={"S3OutputPath": "s3://bucket"}, TensorBoardOutputConfig=board)
     made = [container(tmp_path / host, 2, host, **job) for host in HOSTS]
+    (tmp_path / "of the server").write_text("not the program's")
     for each, name in zip(made, ("tensors/1", "mine/2"), strict=True):
         each.path("output", name).parent.mkdir()
         each.path("output", name).write_text("x")
+        each.path("output", name).with_name("link").symlink_to(tmp_path / "of the server")
+        each.path("model").rmdir()
+        each.path("model").symlink_to(tmp_path)
     s3 = FakeS3()
     upload_outputs(ROLE, s3, job, made, tmp_path)
     assert sorted(s3.objects) == ["boards/job/tensorboard-output/2", "job/debug-output/1"]

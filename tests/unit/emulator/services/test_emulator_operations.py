@@ -1,5 +1,6 @@
 """The operation that IAM is asked about, as botocore's models of the services have it."""
 
+import asyncio
 import contextlib
 
 import pytest
@@ -64,3 +65,20 @@ def test_xml_is_that_of_the_operation(operation: str, body: str, refused: str | 
     with pytest.raises(ServiceError) if refused else contextlib.nullcontext() as error:
         members.check_xml(operation, body.encode())
     assert not refused or refused in f"{error.value.code}: {error.value.message}"
+
+
+@pytest.mark.parametrize(
+    ("key", "query", "body", "refused"),
+    [
+        ("é" * 512, {}, "", None),
+        ("é" * 512 + "k", {}, "", "KeyTooLongError"),
+        ("k", {"tagging": [""]}, "<Tagging>" + " " * 6 * 2**20, "MaxMessageLengthExceeded"),
+    ],
+    ids=["longest", "longer", "long"],
+)
+def test_keys_and_xml_have_a_longest(key: str, query: dict[str, list[str]], body: str, refused: str | None) -> None:
+    async def s3(*_: object) -> tuple[int, dict[str, str], bytes]:
+        return 200, {}, b""
+
+    answer = asyncio.run(operations._with_xml(s3, "PUT", f"/b/{key}", {}, body.encode(), query))
+    assert (refused or "").encode() in answer[2] and (answer[0] == 200) == (refused is None)
