@@ -8,6 +8,7 @@ from examples import examples
 from ministack.core import router
 
 from emulator.ministack.door import available, enforcement, members, operations
+from emulator.ministack.s3 import copies
 from emulator.platform.awsapi import ServiceModel, service_model
 from emulator.platform.errors import ServiceError
 
@@ -82,3 +83,17 @@ def test_keys_and_xml_have_a_longest(key: str, query: dict[str, list[str]], body
 
     answer = asyncio.run(operations._with_xml(s3, "PUT", f"/b/{key}", {}, body.encode(), query))
     assert (refused or "").encode() in answer[2] and (answer[0] == 200) == (refused is None)
+
+
+@pytest.mark.parametrize(
+    ("source", "headers", "status"),
+    [
+        ("b/k%20k", {}, 400), ("/b/k k", {"x-amz-metadata-directive": "COPY"}, 400),
+        ("b/k k", {"x-amz-acl": "private"}, 400),
+        ("b/k k", {"x-amz-metadata-directive": "REPLACE"}, 200), ("b/k k", {"x-amz-storage-class": "STANDARD_IA"}, 200),
+        ("b/k k?versionId=1", {}, 200), ("b/k", {}, 200), ("c/k k", {}, 200),
+    ],
+)  # fmt: skip
+def test_a_copy_onto_itself_has_to_change_something(source: str, headers: dict[str, str], status: int) -> None:
+    asked = {"x-amz-copy-source": source, **headers}
+    assert copies._copy(lambda *_: (200, {}, b""), "b", "k k", asked)[0] == status
