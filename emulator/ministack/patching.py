@@ -29,10 +29,14 @@ def within_time(inner: Callable[..., Any], *arguments: Any, **options: Any) -> A
     if threading.current_thread() is not threading.main_thread():
         return inner(*arguments, **options)
     signal.signal(signal.SIGPROF, _end)
-    signal.setitimer(signal.ITIMER_PROF, _SECONDS)
+    # Again and again: what Python raises in a finalizer it drops.
+    signal.setitimer(signal.ITIMER_PROF, _SECONDS, _SECONDS)
     try:
-        return inner(*arguments, **options)
-    finally:
+        try:
+            return inner(*arguments, **options)
+        finally:
+            signal.setitimer(signal.ITIMER_PROF, 0)
+    finally:  # the signal may have come just before
         signal.setitimer(signal.ITIMER_PROF, 0)
 
 

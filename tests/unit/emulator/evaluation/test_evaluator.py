@@ -1,5 +1,6 @@
 """Processes for what users write: they are limited, used again, and replaced."""
 
+import contextlib
 import os
 import signal
 import time
@@ -9,6 +10,7 @@ import pytest
 from emulator.evaluation import evaluator
 from emulator.ministack.apigateway import allowed, templates
 from emulator.ministack.door.enforcement import wildcards
+from emulator.ministack.patching import within_time
 
 BOMB = '#set($t = "abcdefghijkl")#foreach($i in [1..40])#set($t = "$t$t")#end'
 
@@ -40,3 +42,15 @@ def test_what_users_write_is_compiled_for_a_moment_only():
             given("(a|b)*" * 99_999, False)
         assert time.process_time() - began < 1
         given("(a|b)*", False)
+
+
+def test_an_end_that_is_dropped_comes_again():
+    def endless():
+        with contextlib.suppress(ValueError):
+            while True:
+                pass
+        while True:
+            pass
+
+    with pytest.raises(ValueError, match="takes longer"):
+        within_time(endless)
