@@ -16,7 +16,7 @@ from cli.errors import AwsError, aws_errors
 Account = Any  # of cli.auditing.account, which imports this module
 T = TypeVar("T")
 P = ParamSpec("P")
-#: Throttling is waited out, for about a minute; a service that is not there does not hold the audit up for longer.
+#: Throttling is waited out, for two minutes at most; a service that is not there does not hold the audit up for longer.
 _PATIENT = Config(retries={"mode": "adaptive", "max_attempts": 10}, connect_timeout=5, read_timeout=30)
 #: Rights that are not called as their operations are (service authorization reference).
 _RIGHTS = {

@@ -87,10 +87,8 @@ def fates(service: str) -> dict[str, list[tuple[str, Fate]]]:
 
 def said_in_words(service: str) -> dict[str, dict[str, Any]]:
     """Read the limits of a service's shapes that its model has in words only."""
-    limits: dict[str, dict[str, Any]] = tomllib.loads(Path(__file__).with_name("limits.toml").read_text()).get(
-        service, {}
-    )
-    return limits
+    limits: dict[str, dict[str, dict[str, Any]]] = tomllib.loads(Path(__file__).with_name("limits.toml").read_text())
+    return limits.get(service, {})
 
 
 @functools.cache

@@ -46,14 +46,9 @@ def install() -> None:
     wrap_handlers("AWS::IAM::Role", _check_boundary, _set_boundary)
     wrap_handlers("AWS::IAM::ManagedPolicy", before=lambda name, of: provisioners._iam_policy_require_entities(of))
     wrap_handlers("AWS::DynamoDB::Table", after=_set_expiry)
-    for operation, replacement in (
-        *(
-            ("CreateChangeSet", _create_change_set),
-            ("CreateStack", _create_stack),
-            ("DescribeEvents", _describe_events),
-        ),
-        *((operation, _in_state) for operation in ("CreateChangeSet", "ExecuteChangeSet", "UpdateStack")),
-    ):
+    in_state = [(operation, _in_state) for operation in ("CreateChangeSet", "ExecuteChangeSet", "UpdateStack")]
+    made = [("CreateChangeSet", _create_change_set), ("CreateStack", _create_stack)]
+    for operation, replacement in (*made, ("DescribeEvents", _describe_events), *in_state):
         handlers._ACTION_HANDLERS[operation] = functools.partial(replacement, handlers._ACTION_HANDLERS[operation])
     around(engine, "_check_parameter_constraints", within_time)
     for module in (provisioners, stacks):  # for nested stacks, and for others

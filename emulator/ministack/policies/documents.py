@@ -10,9 +10,9 @@ from typing import Any
 
 from ministack.services import iam
 
-from emulator.ministack.cloudformation.resources import handler_message
 from emulator.ministack.door.principals import listed
 from emulator.ministack.functions.corrections import wrap_handlers
+from emulator.ministack.policies.managed import fail
 from emulator.platform.errors import Response
 
 _VERSIONS = ("2008-10-17", "2012-10-17")
@@ -44,9 +44,7 @@ def _ask(check: Callable[[Any], Iterator[Refusal]], inner: Callable[[Any], Respo
 
 
 def _check(check: Callable[[Any], Iterator[Refusal]], name: str, properties: Any) -> None:
-    if refused := next(check(properties), None):
-        status, _, message = refused
-        raise ValueError(handler_message(f"{message} (Service: Iam, Status Code: {status})", "InvalidRequest"))
+    fail(next(check(properties), None))
 
 
 def _trust(document: Any) -> Iterator[Refusal]:

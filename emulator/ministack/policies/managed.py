@@ -73,7 +73,7 @@ def _attach(kind: str, inner: Callable[[Any], Response], parameters: Any) -> Res
 
 def _attach_in_stack(inner: Callable[..., None], entity: Any, arn: str) -> None:
     kind = next(kind for kind in ("Role", "User", "Group") if f"{kind}Name" in entity)
-    _fail(_refusal(kind, entity.get("AttachedPolicies", []), arn))
+    fail(_refusal(kind, entity.get("AttachedPolicies", []), arn))
     inner(entity, arn)
 
 
@@ -81,10 +81,11 @@ def _check_role(name: str, properties: Any) -> None:
     """Refuse a role before any of its policies is attached: MiniStack would not undo the first ones."""
     arns = list(dict.fromkeys(properties.get("ManagedPolicyArns") or []))
     for number, arn in enumerate(arns):
-        _fail(_refusal("Role", arns[:number], arn))
+        fail(_refusal("Role", arns[:number], arn))
 
 
-def _fail(refused: tuple[int, str, str] | None) -> None:
+def fail(refused: tuple[int, str, str] | None) -> None:
+    """Fail a resource of a stack for what IAM would refuse."""
     if refused:
         status, _, message = refused
         text = f"{message} (Service: Iam, Status Code: {status})"

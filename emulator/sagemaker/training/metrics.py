@@ -23,7 +23,7 @@ from emulator.sagemaker.resources import Resources
 
 _TABLE = ("sagemaker", "training-metric")
 _NAMESPACE = "/aws/sagemaker/TrainingJobs"
-#: A call of the evaluator takes a millisecond, a line in it a microsecond.
+#: A call of the evaluator takes 100 microseconds (on a busy machine 750), a line in it 2.
 _LINES_TOGETHER = 1000
 
 

@@ -6,7 +6,6 @@ import contextlib
 import io
 import json
 import re
-import resource
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -116,7 +115,6 @@ def test_every_page_of_every_list_is_read(things: int, record_property: Callable
     assert ("policy-escalation", "arn:aws:iam::123456789012:user/user§") in kinds, "of user and group together"
     assert not any(re.search("of-aws|other|(?<!policy-invalid )arn.*bounds", f"{rule} {name}") for rule, name in kinds)
     record_property(f"processor seconds of an audit of {things} of each kind", round(time.process_time() - began, 1))
-    record_property("peak memory of the process in MB", resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1000)
 
 
 def test_what_iam_does_not_say_is_not_checked(monkeypatch: pytest.MonkeyPatch) -> None:
